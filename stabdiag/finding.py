@@ -1,0 +1,101 @@
+"""What a rule says: a Finding, where it is, how bad it is, and what to do about it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from stabdiag.trace import Location, Op
+
+
+class Severity(StrEnum):
+    """How bad a finding is. Errors fail the gate by default."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """2 for errors, 1 for warnings, 0 for information."""
+        return {"error": 2, "warning": 1, "info": 0}[self.value]
+
+
+@dataclass(slots=True)
+class Fix:
+    """One edit that would repair a finding.
+
+    Attributes:
+        name: the remedy's name in `stabdiag/fixes/` ("kaiming-init"), or of the rule's own suggestion.
+        title: the edit in words, imperative ("initialise the bias at 0").
+        snippet: a line of code to type, in the author's own names where they are known.
+        proven: True when it was tried and the finding went away, False when it did not, None when it was not tried.
+        before, after: the finding's own measured fact before and after, as text with units.
+        note: what else is to know: maximum output difference, why it could not be proven.
+        diff: unified diff of the user's file when the fix is a source edit.
+    """
+
+    name: str
+    title: str
+    snippet: str = ""
+    proven: bool | None = None
+    before: str = ""
+    after: str = ""
+    note: str = ""
+    diff: str = ""
+
+
+@dataclass(slots=True)
+class Finding:
+    """One cause, found once.
+
+    Attributes:
+        code, name: the rule's.
+        message: one sentence with the measured fact in numbers and units; code in backticks.
+        module: path of the module or layer it is about ("" is the whole model).
+        op: aten name of the op, "" when it is about no single op.
+        phase: "forward", "backward" or "step".
+        precisions: in which it shows, widest first.
+        location: the primary place, in the user's file where one is on the stack.
+        label: what is written under the marked source text (short: the fact at that place).
+        notes: further lines, each "key: text" with key in cause, evidence, help.
+        evidence: the numbers behind the message, by name.
+        fixes: in order of preference.
+        status: "new", "baselined" or "suppressed".
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    message: str
+    module: str = ""
+    op: str = ""
+    phase: str = "forward"
+    precisions: list[str] = field(default_factory=list)
+    location: Location | None = None
+    label: str = ""
+    notes: list[str] = field(default_factory=list)
+    evidence: dict[str, Any] = field(default_factory=dict)
+    fixes: list[Fix] = field(default_factory=list)
+    status: str = "new"
+    path: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity across edits: code, path, module, op and precisions, but no line number and no measured value."""
+        key = "\x1f".join((self.code, self.path, self.module, self.op, self.phase, ",".join(self.precisions)))
+        return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def at(op: Op | None) -> dict[str, Any]:
+    """The keyword arguments of a Finding that say where: `Finding(..., **at(op))`."""
+    if op is None:
+        return {}
+    return {
+        "module": op.module if op.module else op.layer,
+        "op": op.name,
+        "phase": "forward" if op.phase == "loss" else op.phase,
+        "location": op.location,
+    }

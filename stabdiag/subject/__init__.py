@@ -1,0 +1,1 @@
+"""What is scanned: the model, its inputs, its objective."""

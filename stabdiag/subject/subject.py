@@ -1,0 +1,56 @@
+"""The Subject: a model, what to feed it and what to differentiate, with the reasons for each choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from stabdiag.trace import SubjectFacts
+
+
+class SubjectError(Exception):
+    """The subject cannot be scanned: one sentence for its author (what was given, what was expected, how to repair it).
+
+    `kind` is one of those of `stabdiag.report.ScanError`; `detail` holds the user's traceback, cut to the user's frames.
+    """
+
+    def __init__(self, message: str, kind: str = "load", detail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass
+class Inputs:
+    """The arguments of one forward call: `model(*args, **kwargs)`."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Subject:
+    """What is scanned.
+
+    Attributes:
+        model: in train mode, float32 (or as its author built it).
+        batch: `batch(k)` gives the inputs of batch k (k = 0, 1, …), each time the same; at most `batches` different ones.
+        batches: how many different batches there are.
+        loss: `loss(output, inputs)` gives the scalar that is differentiated, computed in the dtype of the output.
+        make_optimizer: `make_optimizer(model)`, None when the author declared none.
+        rebuild: `rebuild(k)` builds the model again with the seeds it sets itself offset by k; None when that is impossible.
+        facts: the plain record of all this for the report.
+        scale_inputs: whether batches may be synthesised further (False for declared data).
+    """
+
+    model: nn.Module
+    batch: Callable[[int], Inputs]
+    loss: Callable[[Any, Inputs], torch.Tensor]
+    facts: SubjectFacts
+    batches: int = 1
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
+    rebuild: Callable[[int], nn.Module] | None = None

@@ -11,7 +11,7 @@ A `Run` is a graph: `ops` in order of execution, `values` that flow between them
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, log2, sqrt
 from typing import Any
@@ -95,6 +95,22 @@ class Stats:
     def subnormal(self, format: Format, scale: float = 1.0) -> float:
         """Share of the non-zero elements below the format's normal range after multiplication by `scale`."""
         return self.below(format.tiny / scale)
+
+    def scaled(self, factor: float) -> Stats:
+        """The statistics of the same tensor multiplied by a positive power of two."""
+        shift = round(log2(factor))
+        if shift == 0:
+            return self
+        return replace(
+            self,
+            min=self.min * factor,
+            max=self.max * factor,
+            max_abs=self.max_abs * factor,
+            min_abs=self.min_abs * factor,
+            sum=self.sum * factor,
+            sum_sq=self.sum_sq * factor**2,
+            histogram={exponent + shift: count for exponent, count in self.histogram.items()},
+        )
 
     def __add__(self, other: Stats) -> Stats:
         histogram = dict(self.histogram)
@@ -228,6 +244,7 @@ class Run:
         seed: 0 is the model as built; k > 0 was rebuilt with its seeds offset by k.
         step: optimizer steps taken before this run.
         batches: how many batches are merged in it.
+        loss_scale: what the gradient of the loss started from; gradients of values carry it, those of parameters do not.
         ops, values, parameters: see there.
         buffers: name -> stats of each floating-point buffer after the run.
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
@@ -242,6 +259,7 @@ class Run:
     seed: int = 0
     step: int = 0
     batches: int = 1
+    loss_scale: float = 1.0
     ops: list[Op] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)

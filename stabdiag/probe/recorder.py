@@ -1,0 +1,197 @@
+"""One recorded training step: forward, loss and backward of the subject in one precision on one batch, as a Run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten_with_path, keystr
+
+from stabdiag.probe import stats
+from stabdiag.probe.guest import as_found, seed_everything
+from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
+from stabdiag.probe.reference import Reference, distance
+from stabdiag.probe.replay import Replay
+from stabdiag.probe.tracer import Tracer, plain
+from stabdiag.rule import Measurement
+from stabdiag.subject.subject import Inputs, Subject
+from stabdiag.trace import Parameter, Run
+
+SEED = 20_000
+
+
+@dataclass
+class Stage:
+    """A model made ready in one precision: parameters cast, on its device, restored when the stage is left."""
+
+    model: nn.Module
+    precision: Precision
+    device: torch.device
+    emulate: bool
+
+    @property
+    def mode(self) -> str:
+        """How 16-bit arithmetic is done."""
+        return "emulated" if self.emulate else "native"
+
+
+@dataclass
+class Recorder:
+    """Records runs of one subject.
+
+    Attributes:
+        subject: what is run; device: where; measurements: what rules want recorded.
+        replay: random draws of the first run on each batch, given back to the later ones.
+    """
+
+    subject: Subject
+    device: torch.device
+    measurements: list[Measurement] = field(default_factory=list)
+    replays: dict[Any, Replay] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, *, model: nn.Module | None = None, emulate: bool | None = None) -> Iterator[Stage]:
+        """Cast the model (the subject's own unless another is given) to a precision; put everything back at the end."""
+        model = self.subject.model if model is None else model
+        how = precision(name)
+        if emulate is None:
+            emulate = how.compute in HALF and self.device.type == "cpu"
+        with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
+            yield Stage(model, how, self.device, emulate)
+
+    def inputs(self, stage: Stage, batch: int) -> Inputs:
+        """Batch `batch`, floating-point tensors in the stage's precision."""
+        inputs = self.subject.batch(batch)
+        args, kwargs = cast((inputs.args, inputs.kwargs), stage.precision.cast, stage.device)
+        return Inputs(args, kwargs)
+
+    def record(
+        self,
+        stage: Stage,
+        *,
+        batch: int = 0,
+        seed: int = 0,
+        step: int = 0,
+        scale: float = 1.0,
+        measure: bool = True,
+        keep: Reference | None = None,
+        against: Reference | None = None,
+        keep_gradients: bool = False,
+    ) -> Run:
+        """Run and record one forward and backward pass.
+
+        Args:
+            stage: from `stage()`.
+            batch: which batch; seed, step: recorded in the Run, see there.
+            scale: what the gradient of the loss starts from (a power of two); statistics of parameter gradients are unscaled.
+            measure: whether to take the rules' measurements.
+            keep: filled with what later runs are compared against.
+            against: what this run is compared against.
+            keep_gradients: leave `parameter.grad` in place (for an optimizer step).
+
+        Returns:
+            The Run. An exception raised by the user's code ends it early and is told in `run.error`; results up to there stay.
+        """
+        run = Run(stage.precision.name, mode=stage.mode, seed=seed, step=step, loss_scale=scale)
+        seed_everything(SEED + batch)
+        inputs = self.inputs(stage, batch)
+        replay = self.replays.get((batch, seed, step))
+        execute = emulated if stage.emulate else plain
+        if replay is None:
+            replay = self.replays[(batch, seed, step)] = Replay()
+            execute = replay.recording(execute)
+        else:
+            execute = replay.replaying(execute)
+        compare = keep.keeper() if keep is not None else against.comparer() if against is not None else None
+        tracer = Tracer(
+            stage.model, run, execute=execute, measurements=wanted(self.measurements, run, measure), compare=compare
+        )
+        for name, tensor in named_tensors(inputs):
+            tracer.leaf(tensor, "input", name)
+        outputs: list[Tensor] = []
+        try:
+            with torch.enable_grad(), tracer:
+                outputs = self._step(stage, tracer, inputs, scale)
+        except Exception as error:
+            run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        run.parameters = parameters(stage.model, scale)
+        run.buffers = {n: stats.resolve(s) for n, b in stage.model.named_buffers() if (s := stats.measure(b)) is not None}
+        gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
+        if keep is not None:
+            keep.outputs = [o.detach().clone() for o in outputs]
+            keep.gradients = {n: g.detach().clone() for n, g in gradients.items()}
+        if against is not None and run.error is None:
+            run.output_error, _ = distance(outputs, against.outputs)
+            names = [n for n in against.gradients if n in gradients]
+            have = [gradients[n].double() / scale for n in names]
+            run.gradient_error, run.gradient_cosine = distance(have, [against.gradients[n] for n in names])
+        if not keep_gradients:
+            for parameter in stage.model.parameters():
+                parameter.grad = None
+        return run
+
+    def _step(self, stage: Stage, tracer: Tracer, inputs: Inputs, scale: float) -> list[Tensor]:
+        run = tracer.run
+        with stage.precision.context(stage.device.type):
+            output = stage.model(*inputs.args, **inputs.kwargs)
+            outputs = [t for _, t in named_tensors(output) if t.is_floating_point()]
+            run.outputs = [v for t in outputs if (v := tracer.value_of(t)) is not None]
+            tracer.phase = "loss"
+            loss = self.subject.loss(output, inputs)
+            run.loss_value = tracer.value_of(loss)
+        run.loss = float(loss.detach())
+        if loss.requires_grad:
+            tracer.watch_gradients(loss)
+            tracer.phase = "backward"
+            loss.backward(torch.full_like(loss, scale))
+        return outputs
+
+
+def named_tensors(tree: Any) -> list[tuple[str, Tensor]]:
+    """Every tensor in nested inputs or outputs with the path to it; dataclasses are opened too."""
+    if isinstance(tree, Inputs):
+        positional = [(f"[{i}]", a) for i, a in enumerate(tree.args)]
+        return [(f"{n}{m}", t) for n, a in (*positional, *tree.kwargs.items()) for m, t in named_tensors(a)]
+    found = []
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, Tensor):
+            found.append((keystr(path), leaf))
+        elif hasattr(leaf, "__dataclass_fields__"):
+            inner = {name: getattr(leaf, name) for name in leaf.__dataclass_fields__ if getattr(leaf, name, None) is not None}
+            found.extend((keystr(path) + n, t) for n, t in named_tensors(inner))
+    return found
+
+
+def wanted(measurements: Iterable[Measurement], run: Run, measure: bool) -> list[Measurement]:
+    """The measurements that apply to a run."""
+    return [m for m in measurements if measure and (not m.precisions or run.precision in m.precisions)]
+
+
+def parameters(model: nn.Module, scale: float = 1.0) -> list[Parameter]:
+    """What the parameters of a model and their gradients hold now."""
+    owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
+    found = []
+    for name, p in model.named_parameters():
+        module = name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
+        gradient = None if p.grad is None else stats.resolve(stats.measure(p.grad))
+        fan_in = None
+        if p.dim() >= 2:
+            fan_in = p[0].numel()
+        found.append(
+            Parameter(
+                name,
+                module,
+                type(owners[id(p)]).__name__,
+                tuple(p.shape),
+                p.requires_grad,
+                stats.resolve(stats.measure(p)),
+                None if gradient is None else gradient.scaled(1.0 / scale),
+                fan_in=fan_in,
+            )
+        )
+    return found

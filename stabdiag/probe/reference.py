@@ -1,0 +1,93 @@
+"""Error against a reference run: the same op of two runs compared on a fixed sample of its result.
+
+Samples of the reference are kept (a few thousand values per result), never its tensors; both runs see the same weights, inputs
+and random draws, so what differs is the arithmetic. Ops are matched by where they are called, not by position: autocast and
+casts insert ops of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stabdiag.probe import stats
+from stabdiag.trace import Op, Value
+
+Sample = NDArray[np.float64]
+_Key = tuple[Any, ...]
+
+
+class Reference:
+    """Samples of every measured result of the reference run, and of its outputs and parameter gradients."""
+
+    def __init__(self) -> None:
+        self.results: dict[_Key, tuple[tuple[int, ...], Sample]] = {}
+        self.outputs: list[Tensor] = []
+        self.gradients: dict[str, Tensor] = {}
+
+    def keeper(self) -> Callable[[Op, Value, Tensor], None]:
+        """The `compare` of the tracer that records the reference run."""
+        key_of = _occurrences()
+
+        def keep(op: Op, value: Value, tensor: Tensor) -> None:
+            self.results[key_of(op)] = (value.shape, stats.sample(tensor))
+
+        return keep
+
+    def comparer(self) -> Callable[[Op, Value, Tensor], None]:
+        """The `compare` of a tracer that records a run to be compared: sets `value.error`."""
+        key_of = _occurrences()
+
+        def compare(op: Op, value: Value, tensor: Tensor) -> None:
+            kept = self.results.get(key_of(op))
+            if kept is not None and kept[0] == value.shape:
+                value.error = relative_error(stats.sample(tensor), kept[1])
+
+        return compare
+
+
+def _occurrences() -> Callable[[Op], _Key]:
+    counts: dict[_Key, int] = {}
+
+    def key_of(op: Op) -> _Key:
+        at = op.location
+        key = (op.phase, op.module, op.call, op.name, op.layer, at and (at.path, at.line, at.column, at.library))
+        occurrence = counts.get(key, 0)
+        counts[key] = occurrence + 1
+        return (*key, occurrence)
+
+    return key_of
+
+
+def relative_error(have: Sample, reference: Sample) -> float | None:
+    """Relative L2 distance of two samples; None when either holds a non-finite value or the reference is all zero."""
+    if have.shape != reference.shape or not (np.isfinite(have).all() and np.isfinite(reference).all()):
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        scale = float(np.abs(reference).max(initial=0.0))
+        if scale == 0.0:
+            return None
+        return float(np.linalg.norm((have - reference) / scale) / np.linalg.norm(reference / scale))
+
+
+def distance(have: list[Tensor], reference: list[Tensor]) -> tuple[float | None, float | None]:
+    """Relative L2 distance and cosine over lists of tensors of equal shapes, in float64; None where it is undefined."""
+    if len(have) != len(reference) or not reference:
+        return None, None
+    difference = square = own = dot = 0.0
+    for a, b in zip(have, reference, strict=True):
+        if a.shape != b.shape:
+            return None, None
+        x, y = a.detach().double(), b.detach().double()
+        difference += float((x - y).square().sum())
+        square += float(y.square().sum())
+        own += float(x.square().sum())
+        dot += float((x * y).sum())
+    if not (np.isfinite(difference) and np.isfinite(square) and square > 0):
+        return None, None
+    cosine = dot / (square**0.5 * own**0.5) if own > 0 else None
+    return (difference / square) ** 0.5, cosine

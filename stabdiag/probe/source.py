@@ -1,0 +1,99 @@
+"""Which line of whose file is running: from Python frames to `Location`, at the cost of one walk up the stack per op."""
+
+from __future__ import annotations
+
+import linecache
+import site
+import sys
+import sysconfig
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType
+
+import torch
+
+import stabdiag
+from stabdiag.trace import Location
+
+_OURS = str(Path(stabdiag.__file__).parent) + "/"
+_TORCH = str(Path(torch.__file__).parent) + "/"
+_PACKAGES = tuple(
+    {sysconfig.get_path("purelib") + "/", sysconfig.get_path("platlib") + "/", *(p + "/" for p in site.getsitepackages())}
+)
+_STANDARD = sysconfig.get_path("stdlib") + "/"
+
+
+@lru_cache(maxsize=None)
+def _owner(filename: str) -> str:
+    """Whose file it is: "ours", "torch", "library" or "user"."""
+    if filename.startswith(_TORCH) or filename.startswith("<frozen") or filename.startswith("<__array_function__"):
+        return "torch"
+    if filename.startswith(_OURS):
+        return "ours"
+    if filename.startswith(_PACKAGES):
+        return "library"
+    if filename.startswith(_STANDARD):
+        return "torch"
+    return "user" if not filename.startswith("<") else "torch"
+
+
+@lru_cache(maxsize=None)
+def shown(filename: str) -> str:
+    """The path as it is reported: relative to the working directory or the package directory where it lies below one, POSIX."""
+    for root in (str(Path.cwd()) + "/", *_PACKAGES):
+        if filename.startswith(root):
+            return Path(filename[len(root) :]).as_posix()
+    return Path(filename).as_posix()
+
+
+@lru_cache(maxsize=None)
+def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
+    return list(code.co_positions())
+
+
+_Site = tuple[CodeType, int, CodeType | None, int]
+
+
+@lru_cache(maxsize=None)
+def _location(at: _Site) -> Location:
+    code, instruction, library, library_instruction = at
+    line, _, column, end = _positions(code)[instruction // 2]
+    line = line or code.co_firstlineno
+    below = ""
+    if library is not None:
+        below = f"{shown(library.co_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
+    return Location(
+        path=shown(code.co_filename),
+        line=line,
+        column=column,
+        end_column=end if end is not None and column is not None and end > column else None,
+        function=code.co_qualname,
+        source=linecache.getline(code.co_filename, line).rstrip("\n"),
+        library=below,
+    )
+
+
+def here() -> Location | None:
+    """Where the running op was called: the innermost frame in the user's own files, else in a library, else None.
+
+    Frames of torch, of the standard library and of this tool are passed over; the walk ends at the probe itself, so what
+    started the scan is never blamed.
+    """
+    frame = sys._getframe(1)
+    library: CodeType | None = None
+    instruction = 0
+    passed_ours = True
+    while frame is not None:
+        code = frame.f_code
+        owner = _owner(code.co_filename)
+        if owner == "user":
+            return _location((code, frame.f_lasti, library, instruction))
+        if owner == "ours":
+            if not passed_ours:
+                break
+        else:
+            passed_ours = False
+            if owner == "library" and library is None:
+                library, instruction = code, frame.f_lasti
+        frame = frame.f_back  # type: ignore[assignment]
+    return _location((library, instruction, None, 0)) if library is not None else None

@@ -1,0 +1,294 @@
+"""The tracer: every op of forward, loss, backward and optimizer step, as a graph of values with statistics.
+
+A `TorchDispatchMode` sees what modules hide: `F.relu`, `@`, a softmax written by hand, the gates of an LSTM, the ops of the
+backward pass. Three facts make the record cheap and complete:
+
+- the value an argument holds is found by where its memory is (address, shape, strides), so no tensor is wrapped or kept;
+- the sequence number of the autograd node that an op makes leads every gradient op back to its forward op and source line;
+- the gradient of a value is what its autograd node receives, read by a node pre-hook, which replaces nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from stabdiag.probe import source, stats
+from stabdiag.probe.facts import Facts
+from stabdiag.probe.layout import unit_dim
+from stabdiag.probe.module_stack import ModuleStack
+from stabdiag.probe.operator import Operator, operator
+from stabdiag.rule import Measurement
+from stabdiag.trace import Op, Run, Value
+
+Execute = Callable[[Any, Operator, Sequence[Any], dict[str, Any]], Any]
+"""Runs one op: `(func, operator, args, kwargs) -> result`. Emulation and replayed randomness wrap the plain call."""
+
+_Key = tuple[Any, ...]
+
+
+def plain(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Run the op as it is."""
+    return func(*args, **kwargs)
+
+
+class Tracer(TorchDispatchMode):
+    """Records into `run` what happens while it is entered. One tracer records one batch.
+
+    Args:
+        model: whose modules, parameters and buffers are named.
+        run: filled in place.
+        execute: how an op is run.
+        measurements: what rules want recorded at which ops.
+        compare: called as `compare(op, value, tensor)` for every measured result; sets `value.error` or keeps a sample.
+        statistics: False records the graph only.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Run,
+        *,
+        execute: Execute = plain,
+        measurements: Iterable[Measurement] = (),
+        compare: Callable[[Op, Value, Tensor], None] | None = None,
+        statistics: bool = True,
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.phase = "forward"
+        self.modules = ModuleStack(model)
+        self.facts = Facts(measurements)
+        self._execute = execute
+        self._compare = compare
+        self._statistics = statistics
+        self._known: dict[_Key, int] = {}
+        self._written: dict[int, int] = {}
+        self._layers: list[str] = []
+        self._op_of_sequence: dict[int, int] = {}
+        self._owner = {id(p): path for path, m in model.named_modules() for p in m.parameters(recurse=False)}
+        self._parameter_layer: dict[int, str] = {}
+        self._context = ExitStack()
+        for name, parameter in model.named_parameters():
+            self.leaf(parameter, "parameter", name)
+        for name, buffer in model.named_buffers():
+            self.leaf(buffer, "buffer", name)
+
+    # -- values ---------------------------------------------------------------------------------------------------------
+
+    def leaf(self, tensor: Tensor, kind: str, name: str) -> int:
+        """Register a tensor that no traced op made."""
+        value_id = self._new_value(kind, name, None, tensor)
+        if kind == "parameter":
+            owner = name.rpartition(".")[0]
+            head, found, _ = owner.partition("parametrizations.")
+            self._parameter_layer[value_id] = head.rstrip(".") if found else owner
+            self.run.values[value_id].unit_dim = None
+        key = _key(tensor)
+        if key is not None:
+            self._known[key] = value_id
+        return value_id
+
+    def _new_value(self, kind: str, name: str, op: int | None, tensor: Tensor) -> int:
+        values = self.run.values
+        values.append(Value(kind, name, op, str(tensor.dtype)[6:], tuple(tensor.shape)))
+        self._layers.append("")
+        return len(values) - 1
+
+    def value_of(self, tensor: Tensor) -> int | None:
+        """The id of the value a tensor holds, None when it was never seen."""
+        key = _key(tensor)
+        if key is None:
+            return None
+        known = self._known.get(key)
+        if self._written:
+            written = self._written.get(tensor.untyped_storage().data_ptr())
+            if written is not None and (known is None or written > known):
+                return written
+        return known
+
+    def _lookup(self, tensor: Tensor) -> int:
+        value_id = self.value_of(tensor)
+        if value_id is None:
+            value_id = self.leaf(tensor, "constant", "")
+        return value_id
+
+    # -- ops ------------------------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        info = operator(func)
+        if not info.traced:
+            return func(*args, **kwargs)
+        tensors, attributes = _arguments(info, args, kwargs)
+        inputs = [self._lookup(t) for t in tensors]
+        wanted = self.facts.wanted(info.name, "backward" if self.phase == "backward" else "forward")
+        if wanted and info.mutates:
+            tensors = [t.clone() for t in tensors]
+        result = self._execute(func, info, args, kwargs)
+        op = self._record(info, inputs, attributes)
+        outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        if not outputs and info.mutates:  # foreach ops return nothing and write lists
+            outputs = [t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)]
+        self._results(op, info, outputs)
+        if wanted and outputs:
+            self.facts.measure(wanted, op, tensors, outputs[0], self.run.values[op.outputs[0]].unit_dim)
+        return result
+
+    def _record(self, info: Operator, inputs: list[int], attributes: dict[str, Any]) -> Op:
+        run = self.run
+        forward: int | None = None
+        location = None
+        if self.phase == "backward":
+            node = torch._C._current_autograd_node()
+            forward = self._op_of_sequence.get(node._sequence_nr()) if node is not None else None
+        if forward is not None:
+            of = run.ops[forward]
+            module, module_type, call, location = of.module, of.module_type, of.call, of.location
+        else:
+            module, module_type, call = self.modules.top
+            location = source.here()
+        op = Op(
+            len(run.ops), info.name, self.phase, module, module_type, call, "", location, inputs, [], attributes, info.view, forward
+        )
+        run.ops.append(op)
+        if forward is not None:
+            op.layer = run.ops[forward].layer
+        else:
+            self._op_of_sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, op.index)
+            op.layer = self._layer(inputs)
+        return op
+
+    def _layer(self, inputs: list[int]) -> str:
+        latest, layer = -1, ""
+        for value_id in inputs:
+            owner = self._parameter_layer.get(value_id)
+            if owner is not None:
+                return owner
+            if value_id > latest and self._layers[value_id]:
+                latest, layer = value_id, self._layers[value_id]
+        return layer
+
+    def _results(self, op: Op, info: Operator, outputs: list[Tensor]) -> None:
+        values = self.run.values
+        known_inputs = [(values[i].shape, values[i].unit_dim) for i in op.inputs]
+        parameter_view = info.view and len(op.inputs) > 0 and op.inputs[0] in self._parameter_layer
+        for slot, tensor in enumerate(outputs):
+            value_id = self._new_value("result", "", op.index, tensor)
+            value = values[value_id]
+            op.outputs.append(value_id)
+            self._layers[value_id] = op.layer
+            if parameter_view:
+                self._parameter_layer[value_id] = self._parameter_layer[op.inputs[0]]
+            key = _key(tensor)
+            if key is not None:
+                self._known[key] = value_id
+                if info.mutates:
+                    self._written[tensor.untyped_storage().data_ptr()] = value_id
+            if not tensor.dtype.is_floating_point:
+                continue
+            value.unit_dim = unit_dim(info.name, value.shape, known_inputs, op.attributes)
+            if not self._statistics or not info.made or (info.results is not None and slot >= info.results):
+                continue
+            if info.view and op.inputs and _same_elements(shown := values[op.inputs[0]], value):
+                value.stats = shown.stats
+            elif not info.view or info.name == "_to_copy":
+                value.stats = stats.measure(tensor)
+            if self._compare is not None and (not info.view or info.name == "_to_copy"):
+                self._compare(op, value, tensor)
+
+    # -- gradients --------------------------------------------------------------------------------------------------------
+
+    def watch_gradients(self, loss: Tensor) -> None:
+        """Read the gradient of every value on the way to the loss as its autograd node receives it."""
+        seen: set[Any] = set()
+        stack = [loss.grad_fn]
+        while stack:
+            node = stack.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            index = self._op_of_sequence.get(node._sequence_nr())
+            if index is not None:
+                node.register_prehook(self._gradient_hook(index))
+            stack.extend(n for n, _ in node.next_functions)
+
+    def _gradient_hook(self, index: int) -> Callable[[Any], None]:
+        def read(gradients: Any) -> None:
+            op = self.run.ops[index]
+            for value_id, gradient in zip(op.outputs, gradients, strict=False):
+                value = self.run.values[value_id]
+                if isinstance(gradient, Tensor) and value.gradient is None:
+                    value.gradient = self.stats_of(gradient)
+
+        return read
+
+    def stats_of(self, tensor: Tensor) -> Any:
+        """Statistics of a tensor, those of its value where it was measured already."""
+        value_id = self.value_of(tensor)
+        if value_id is not None:
+            value = self.run.values[value_id]
+            if value.stats is not None and value.shape == tuple(tensor.shape):
+                return value.stats
+        measured = stats.measure(tensor)
+        if value_id is not None:
+            self.run.values[value_id].stats = measured
+        return measured
+
+    # -- context ----------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Tracer:
+        self._context.enter_context(self.modules.following())
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._context.close()
+        self.facts.settle()
+        for value in self.run.values:
+            value.stats = None if value.stats is None else stats.resolve(value.stats)
+            value.gradient = None if value.gradient is None else stats.resolve(value.gradient)
+
+
+def _same_elements(a: Value, b: Value) -> bool:
+    return a.dtype == b.dtype and prod(a.shape) == prod(b.shape)
+
+
+def _key(tensor: Tensor) -> _Key | None:
+    try:
+        address = tensor.data_ptr()
+    except RuntimeError:  # meta, sparse, functional: no memory of their own
+        return None
+    if not address:
+        return None
+    return (address, tensor.dtype, tensor.shape, tensor.stride())
+
+
+def _arguments(info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+    """Split the arguments of an op into tensors and plain attributes by schema name."""
+    tensors: list[Tensor] = []
+    attributes: dict[str, Any] = {}
+    for name, argument in (*zip(info.arguments, args, strict=False), *kwargs.items()):
+        if isinstance(argument, Tensor):
+            tensors.append(argument)
+        elif argument is None:
+            continue
+        elif isinstance(argument, (bool, int, float, str)):
+            attributes[name] = argument
+        elif isinstance(argument, (list, tuple)):
+            inner = [a for a in argument if isinstance(a, Tensor)]
+            if inner:
+                tensors.extend(inner)
+            elif all(isinstance(a, (bool, int, float)) for a in argument):
+                attributes[name] = list(argument)
+        elif isinstance(argument, torch.dtype):
+            attributes[name] = str(argument)[6:]
+    return tensors, attributes

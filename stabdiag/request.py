@@ -1,0 +1,77 @@
+"""What to scan and how, in plain data: made by the command line, the configuration or the API, read by `stabdiag.scan`.
+
+It crosses the process boundary to the worker, so it holds nothing that JSON cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+DEFAULT_PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+@dataclass(slots=True)
+class ScanRequest:
+    """One subject and everything that decides how it is scanned.
+
+    Attributes:
+        target: `FILE.py`, `FILE.py:Name` or `package.module:name`.
+        arguments: constructor or factory arguments by name (`--arg key=value`), already Python values.
+        inputs: input specifications as typed, in order: "8x3x32x32", "ids=4x128:int64<1000".
+        data: file to take the inputs from (.pt, .npz, .safetensors); None when there is none.
+        weights: state_dict file to load (.pt, .safetensors); None for the model as built.
+        device: "auto", "cpu" or "cuda" ("cuda:1").
+        precisions: names from `stabdiag.formats.PRECISIONS`, in the order of the report.
+        batches: how many different batches; None lets the budget decide.
+        seeds: how many initialisations; None lets the budget decide.
+        steps: optimizer steps to take and watch (SD8); 0 takes only those that the two-time test needs.
+        optimizer: "sgd", "adam", "adamw", … ; None for the author's own or Adam. lr, momentum: None for the optimizer's default.
+        clip: norm to which gradients are clipped during the steps; None for no clipping.
+        budget: how much may be spent, in bare float32 training steps of the subject.
+        timeout: wall-clock limit in seconds, 0 for none.
+        memory_limit: address space of the worker in bytes; None for no limit.
+        select, extend_select, ignore: rule selectors: codes, prefixes, names, "ALL". Empty `select` means all rules.
+        severity: rule code -> severity that replaces the rule's own.
+        thresholds: rule code -> {threshold name: value}.
+        try_fixes: prove the suggested fixes by applying each to a copy and probing again.
+        verbose: keep the scanned code's own output and full tracebacks.
+    """
+
+    target: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+    data: str | None = None
+    weights: str | None = None
+    device: str = "auto"
+    precisions: list[str] = field(default_factory=lambda: list(DEFAULT_PRECISIONS))
+    batches: int | None = None
+    seeds: int | None = None
+    steps: int = 0
+    optimizer: str | None = None
+    lr: float | None = None
+    momentum: float | None = None
+    clip: float | None = None
+    budget: float = 12.0
+    timeout: float = 600.0
+    memory_limit: int | None = None
+    select: list[str] = field(default_factory=list)
+    extend_select: list[str] = field(default_factory=list)
+    ignore: list[str] = field(default_factory=list)
+    severity: dict[str, str] = field(default_factory=dict)
+    thresholds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    try_fixes: bool = False
+    verbose: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ScanRequest:
+        """The request again; a key that no field has raises TypeError."""
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise TypeError(f"a scan request has no {', '.join(unknown)}")
+        return cls(**data)

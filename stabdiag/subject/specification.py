@@ -13,7 +13,16 @@ from stabdiag.subject.subject import SubjectError
 _FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x×]\d+)*)?(?::(?P<dtype>\w+))?(?:<(?P<high>\d+))?")
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool)
+    for dtype in (
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+        torch.int32,
+        torch.int64,
+        torch.uint8,
+        torch.bool,
+    )
 } | {"int": torch.int64, "long": torch.int64, "float": torch.float32, "double": torch.float64}
 
 
@@ -100,7 +109,9 @@ def parse(text: str) -> Specification:
         raise SubjectError(f"--input {text} cannot be read; {expected}.", "usage")
     name = match["dtype"] or ("int64" if match["high"] else "float32")
     if name not in _DTYPES:
-        raise SubjectError(f"--input {text}: unknown dtype {name}; expected one of {', '.join(sorted(_DTYPES))}.", "usage")
+        raise SubjectError(
+            f"--input {text}: unknown dtype {name}; expected one of {', '.join(sorted(_DTYPES))}.", "usage"
+        )
     dtype, shape = _DTYPES[name], tuple(int(n) for n in re.split("[x×]", match["shape"]))
     if 0 in shape:
         raise SubjectError(f"--input {text} has a dimension of size 0; {expected}.", "usage")
@@ -108,6 +119,8 @@ def parse(text: str) -> Specification:
         return Specification(match["name"] or "", shape, dtype, "ones", why="--input")
     whole = not dtype.is_floating_point
     if match["high"] and (not whole or int(match["high"]) < 1):
-        raise SubjectError(f"--input {text}: `<high` needs an integer dtype and a bound of at least 1; {expected}.", "usage")
+        raise SubjectError(
+            f"--input {text}: `<high` needs an integer dtype and a bound of at least 1; {expected}.", "usage"
+        )
     high = int(match["high"] or 2) if whole else 0
     return Specification(match["name"] or "", shape, dtype, "integers" if whole else "normal", high, why="--input")

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.trace import Trace
+from stabdiag.trace import Op, Run, Trace
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Measurement:
             reducing). Returns plain 0-d or 1-d tensors or numbers that add over calls and batches; None when it does not apply.
         phase: "forward" (loss included) or "backward".
         precisions: in which it is wanted; empty for all of them.
+        where: asked before measuring, with the run so far and the op just recorded (its inputs and attributes are set), for ops
+            that matter only in a certain graph; None for always.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Measurement:
     measure: Callable[[list[Any], Any, int | None, Mapping[str, Any]], Mapping[str, Any] | None]
     phase: str = "forward"
     precisions: tuple[str, ...] = ("float32",)
+    where: Callable[[Run, Op], bool] | None = None
 
 
 @dataclass(frozen=True)

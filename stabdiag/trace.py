@@ -220,7 +220,14 @@ class Op:
 
 @dataclass(slots=True)
 class Parameter:
-    """One parameter tensor. `gradient` is of the unscaled loss; None where autograd gave none (unused or frozen)."""
+    """One parameter tensor.
+
+    Attributes:
+        gradient: of the unscaled loss; None where autograd gave none (unused or frozen).
+        fan_in: inputs of one unit, None for vectors.
+        made_at: where the module that owns it was constructed; initialised_at: where its content was last written while the
+            model was being built (`nn.init.…`). Both in the user's files where a line of theirs is on the stack.
+    """
 
     name: str
     module: str
@@ -231,6 +238,8 @@ class Parameter:
     gradient: Stats | None = None
     gradient_error: float | None = None
     fan_in: int | None = None
+    made_at: Location | None = None
+    initialised_at: Location | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -336,7 +345,11 @@ class NotRun:
 
 @dataclass
 class Trace:
-    """All that one scan measured. `experiments` holds what further probes found, by name (plain data each documents itself)."""
+    """All that one scan measured.
+
+    `experiments` holds what further probes found, by name (plain data each documents itself); `modules` says where in the
+    user's files each module was constructed, by module path.
+    """
 
     subject: SubjectFacts
     runs: list[Run] = field(default_factory=list)
@@ -344,6 +357,7 @@ class Trace:
     unseen: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
     experiments: dict[str, Any] = field(default_factory=dict)
+    modules: dict[str, Location | None] = field(default_factory=dict)
 
     def run(self, precision: str, *, seed: int = 0, step: int = 0) -> Run | None:
         """The run of a precision, None when it was not probed."""

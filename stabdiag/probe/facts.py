@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from stabdiag.rule import Measurement
-from stabdiag.trace import Op
+from stabdiag.trace import Op, Run
 
 
 class Facts:
@@ -25,9 +25,11 @@ class Facts:
         """Measurements due at an op of this name."""
         return self._by_op.get((name, phase), [])
 
-    def measure(self, wanted: list[Measurement], op: Op, inputs: list[Tensor], output: Tensor, unit_dim: int | None) -> None:
+    def measure(self, wanted: list[Measurement], run: Run, op: Op, inputs: list[Tensor], output: Tensor, unit_dim: int | None) -> None:
         """Call them and keep what they return in `op.facts`."""
         for measurement in wanted:
+            if measurement.where is not None and not measurement.where(run, op):
+                continue
             found = measurement.measure(inputs, output, unit_dim, op.attributes)
             if found is not None:
                 op.facts[measurement.name] = kept = dict(found)

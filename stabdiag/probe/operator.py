@@ -74,7 +74,7 @@ def operator(func: Any) -> Operator:
     aliases = any(r.alias_info is not None for r in schema.returns)
     return Operator(
         name=name,
-        view=(aliases and not mutates) or name in _COPIES,
+        view=(aliases and not mutates) or name in _COPIES or torch.Tag.inplace_view in func.tags,
         mutates=mutates,
         random=torch.Tag.nondeterministic_seeded in func.tags and name not in ("_scaled_dot_product_flash_attention_for_cpu",),
         pointwise=torch.Tag.pointwise in func.tags,

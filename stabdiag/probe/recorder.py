@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_flatten_with_path, keystr
 
 from stabdiag.probe import stats
 from stabdiag.probe.guest import as_found, seed_everything
@@ -152,19 +151,21 @@ class Recorder:
         return outputs
 
 
-def named_tensors(tree: Any) -> list[tuple[str, Tensor]]:
-    """Every tensor in nested inputs or outputs with the path to it; dataclasses are opened too."""
+def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
+    """Every tensor in nested inputs or outputs with the path to it: dicts, lists, tuples, dataclasses."""
+    if isinstance(tree, Tensor):
+        return [(name, tree)]
     if isinstance(tree, Inputs):
-        positional = [(f"[{i}]", a) for i, a in enumerate(tree.args)]
-        return [(f"{n}{m}", t) for n, a in (*positional, *tree.kwargs.items()) for m, t in named_tensors(a)]
-    found = []
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        if isinstance(leaf, Tensor):
-            found.append((keystr(path), leaf))
-        elif hasattr(leaf, "__dataclass_fields__"):
-            inner = {name: getattr(leaf, name) for name in leaf.__dataclass_fields__ if getattr(leaf, name, None) is not None}
-            found.extend((keystr(path) + n, t) for n, t in named_tensors(inner))
-    return found
+        return named_tensors(tree.args, name) + named_tensors(tree.kwargs, name)
+    if isinstance(tree, Mapping):
+        inner = [(f"{name}.{key}".lstrip("."), item) for key, item in tree.items()]
+    elif isinstance(tree, (list, tuple)):
+        inner = [(f"{name}[{i}]", item) for i, item in enumerate(tree)]
+    elif hasattr(tree, "__dataclass_fields__"):
+        inner = [(f"{name}.{field}".lstrip("."), getattr(tree, field, None)) for field in tree.__dataclass_fields__]
+    else:
+        return []
+    return [found for path, item in inner for found in named_tensors(item, path)]
 
 
 def wanted(measurements: Iterable[Measurement], run: Run, measure: bool) -> list[Measurement]:

@@ -25,7 +25,7 @@ class Reference:
     """Samples of every measured result of the reference run, and of its outputs and parameter gradients."""
 
     def __init__(self) -> None:
-        self.results: dict[_Key, tuple[tuple[int, ...], Sample]] = {}
+        self.results: dict[_Key, tuple[tuple[int, ...], Sample | None]] = {}
         self.outputs: list[Tensor] = []
         self.gradients: dict[str, Tensor] = {}
 
@@ -63,9 +63,9 @@ def _occurrences() -> Callable[[Op], _Key]:
     return key_of
 
 
-def relative_error(have: Sample, reference: Sample) -> float | None:
-    """Relative L2 distance of two samples; None when either holds a non-finite value or the reference is all zero."""
-    if have.shape != reference.shape or not (np.isfinite(have).all() and np.isfinite(reference).all()):
+def relative_error(have: Sample | None, reference: Sample | None) -> float | None:
+    """Relative L2 distance of two samples; None when one is missing or holds a non-finite value, or the reference is all zero."""
+    if have is None or reference is None or have.shape != reference.shape or not (np.isfinite(have).all() and np.isfinite(reference).all()):
         return None
     with np.errstate(over="ignore", under="ignore"):
         scale = float(np.abs(reference).max(initial=0.0))

@@ -70,6 +70,7 @@ class Tracer(TorchDispatchMode):
         self._compare = compare
         self._statistics = statistics
         self._known: dict[_Key, int] = {}
+        self._detached: dict[_Key, int] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
         self._written: dict[int, int] = {}
         self._layers: list[str] = []
         self._op_of_sequence: dict[int, int] = {}
@@ -108,6 +109,8 @@ class Tracer(TorchDispatchMode):
         if key is None:
             return None
         known = self._known.get(key)
+        if not tensor.requires_grad and (detached := self._detached.get(key)) is not None and (known is None or detached > known):
+            known = detached
         if self._written:
             written = self._written.get(tensor.untyped_storage().data_ptr())
             if written is not None and (known is None or written > known):
@@ -125,7 +128,7 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         info = operator(func)
-        if not info.traced:
+        if not info.traced or (self.phase == "backward" and info.name == "detach"):
             return func(*args, **kwargs)
         tensors, attributes = _arguments(info, args, kwargs)
         inputs = [self._lookup(t) for t in tensors]
@@ -139,7 +142,7 @@ class Tracer(TorchDispatchMode):
             outputs = [t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)]
         self._results(op, info, outputs)
         if wanted and outputs:
-            self.facts.measure(wanted, op, tensors, outputs[0], self.run.values[op.outputs[0]].unit_dim)
+            self.facts.measure(wanted, self.run, op, tensors, outputs[0], self.run.values[op.outputs[0]].unit_dim)
         return result
 
     def _record(self, info: Operator, inputs: list[int], attributes: dict[str, Any]) -> Op:
@@ -189,7 +192,7 @@ class Tracer(TorchDispatchMode):
                 self._parameter_layer[value_id] = self._parameter_layer[op.inputs[0]]
             key = _key(tensor)
             if key is not None:
-                self._known[key] = value_id
+                (self._detached if info.name == "detach" else self._known)[key] = value_id
                 if info.mutates:
                     self._written[tensor.untyped_storage().data_ptr()] = value_id
             if not tensor.dtype.is_floating_point:

@@ -1,0 +1,152 @@
+"""The main path of a recorded run: what every signal from the input must pass on its way to the loss.
+
+A forward op is on the main path when all ways from the source to the loss lead through it, that is when it post-dominates the
+source (Lengauer & Tarjan 1979 for the notion; in a DAG recorded in execution order one backward sweep finds it). In a plain
+network that is every layer; in a residual one it is the stream behind each addition, and what lies inside a branch is a second
+population; across a U-Net's long skips it is short, and nothing is claimed about depth there. Names play no part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stabdiag.trace import Op, Run, Stats, Value
+
+LAYER_OPS = frozenset(
+    "mm addmm bmm baddbmm linear matmul convolution _convolution mkldnn_convolution embedding _embedding_bag "
+    "_convolution_mode cudnn_convolution slow_conv2d _trilinear".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """A stop on the main path: the value behind one trained layer, or behind one residual block.
+
+    Attributes:
+        op: the op that made the value; value: what flows there, with `stats` and `gradient`.
+        depth: how many stations lie before it.
+        layers: the trained layers passed since the station before (more than one in a residual block).
+    """
+
+    op: Op
+    value: Value
+    depth: int
+    layers: tuple[str, ...]
+
+    @property
+    def forward(self) -> Stats | None:
+        """Statistics of the value."""
+        return self.value.stats
+
+    @property
+    def gradient(self) -> Stats | None:
+        """Statistics of the loss gradient with respect to the value."""
+        return self.value.gradient
+
+
+def chain(run: Run) -> list[Op]:
+    """All ops of the longest main path, from source to loss, in order of execution. Empty when the run broke before the loss."""
+    return [run.ops[i] for i in _chain(run)[0]]
+
+
+def main_path(run: Run) -> list[Station]:
+    """The stations of the main path, from the input side to the loss side."""
+    path, region = _chain(run)
+    stations: list[Station] = []
+    passed: list[str] = []
+    start = 0
+    for index in path:
+        for i in region:
+            if start <= i <= index and is_layer(run, run.ops[i]):
+                passed.append(run.ops[i].layer)
+        start = index + 1
+        op = run.ops[index]
+        output = run.output_of(op)
+        if passed and output is not None and not op.view:
+            stations.append(Station(op, output, len(stations), tuple(passed)))
+            passed = []
+    return stations
+
+
+def is_layer(run: Run, op: Op) -> bool:
+    """Whether an op applies a trained weight (two or more dimensions) to its input."""
+    if op.name not in LAYER_OPS:
+        return False
+    return any(
+        v.kind == "parameter" and len(v.shape) >= 2 for i in op.inputs for v in (run.values[run.behind_views(i)],)
+    ) or any(_from_parameters(run, i) for i in op.inputs)
+
+
+def _from_parameters(run: Run, value_id: int, steps: int = 40) -> bool:
+    """Whether a value is computed from parameters alone (a parametrised, tied or recombined weight)."""
+    stack, found = [value_id], False
+    while stack:
+        value = run.values[current := stack.pop()]
+        op = run.producer(current)
+        if op is None:
+            if value.kind == "input":
+                return False
+            found |= value.kind == "parameter" and len(value.shape) >= 2
+            continue
+        steps -= 1
+        if steps < 0:
+            return False
+        stack.extend(op.inputs)
+    return found
+
+
+def _chain(run: Run) -> tuple[list[int], list[int]]:
+    """(main path, all ops on any way from input to loss), as op indices in order of execution."""
+    cached: tuple[list[int], list[int]] | None = run.__dict__.get("_main_path")
+    if cached is None:
+        cached = run.__dict__["_main_path"] = _find_chain(run)
+    return cached
+
+
+def _find_chain(run: Run) -> tuple[list[int], list[int]]:
+    loss = None if run.loss_value is None else run.values[run.loss_value].op
+    if loss is None:
+        return [], []
+    successors: dict[int, list[int]] = {loss: []}
+    sources: list[int] = []
+    depth, parent = {loss: 0}, {loss: loss}
+    for index in range(loss, -1, -1):
+        if index not in successors:
+            continue
+        if index != loss:
+            _place(index, successors[index], depth, parent)
+        before = set()
+        if run.ops[index].name != "detach":  # the author cut the signal here
+            before = {run.values[v].op for v in run.ops[index].inputs if _carries_signal(run.values[v])}
+            before.discard(None)
+        made: Any
+        for made in before:
+            if run.ops[made].phase in ("forward", "loss"):
+                successors.setdefault(made, []).append(index)
+        if not before:
+            sources.append(index)
+    region = sorted(successors)
+    if not sources:
+        return [], region
+    start = max(sources, key=lambda i: (depth[i], -i))
+    path = [start]
+    while path[-1] != loss:
+        path.append(parent[path[-1]])
+    return path, region
+
+
+def _carries_signal(value: Value) -> bool:
+    return value.dtype.startswith(("float", "bfloat", "complex"))
+
+
+def _place(index: int, successors: list[int], depth: dict[int, int], parent: dict[int, int]) -> None:
+    """Hang an op below the nearest op that all its successors lead through."""
+    meet = successors[0]
+    for other in successors[1:]:
+        while meet != other:
+            if depth[meet] >= depth[other]:
+                meet = parent[meet]
+            else:
+                other = parent[other]
+    parent[index], depth[index] = meet, depth[meet] + 1

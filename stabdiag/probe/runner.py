@@ -1,0 +1,110 @@
+"""The runner: Subject × precisions × batches × seeds → Trace, within a budget of bare training steps.
+
+What to run is decided from counted work before anything runs, so that two scans of the same model decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from stabdiag.probe.experiments import experiments
+from stabdiag.probe.merge import merge
+from stabdiag.probe.plan import Plan, plan
+from stabdiag.probe.recorder import Recorder, Stage
+from stabdiag.probe.reference import Reference
+from stabdiag.probe.training import advance
+from stabdiag.request import ScanRequest
+from stabdiag.rule import measurements
+from stabdiag.scale import recommended_scale
+from stabdiag.subject.subject import Subject
+from stabdiag.trace import NotRun, Run, Trace
+
+Progress = Callable[[str, float], None]
+"""Told what runs now and which share of the budget is done."""
+
+
+def probe(
+    subject: Subject, request: ScanRequest, progress: Progress = lambda what, share: None, save: Callable[[Trace], None] = lambda trace: None
+) -> Trace:
+    """Run a subject as the request asks and record what happens.
+
+    `save` is called with the Trace after each part, so that what is known survives a crash of the worker.
+    """
+    device = torch.device(request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    trace = Trace(subject.facts)
+    recorder = Recorder(subject, device, measurements())
+    todo = plan(subject, request)
+    trace.spent = todo.costs()
+    reference = _reference(recorder, trace, progress)
+    _base(recorder, trace, reference, todo, progress)
+    save(trace)
+    for name in (p for p in todo.precisions if p not in ("float32", "float64")):
+        progress(name, todo.done(trace))
+        _low_precision(recorder, trace, name, reference)
+        save(trace)
+    progress("experiments", todo.done(trace))
+    for experiment in experiments():
+        experiment(recorder, trace, request, progress)
+        save(trace)
+    progress("done", 1.0)
+    return trace
+
+
+def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Reference:
+    """Record the float64 run that every other one is compared against; float32 takes its place where float64 cannot run."""
+    progress("float64", 0.0)
+    reference = Reference()
+    with recorder.stage("float64") as stage:
+        run = recorder.record(stage, keep=reference, measure=False)
+    if run.error is None:
+        trace.runs.append(run)
+        return reference
+    trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
+    recorder.replays.clear()
+    return Reference()
+
+
+def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, progress: Progress) -> None:
+    """Float32: all batches, further seeds, and the state after two optimizer steps."""
+    progress("float32", todo.done(trace))
+    compared = trace.run("float64") is not None
+    with recorder.stage("float32") as stage:
+        run = recorder.record(stage, keep=None if compared else reference, against=reference if compared else None)
+        for batch in range(1, todo.batches):
+            merge(run, recorder.record(stage, batch=batch))
+    trace.runs.append(run)
+    if run.error is not None:
+        return
+    if todo.two_time:
+        with recorder.stage("float32") as stage:
+            advance(recorder, stage, steps=2)
+            trace.runs.append(recorder.record(stage, step=2))
+    for seed in range(1, todo.seeds):
+        if recorder.subject.rebuild is not None:
+            _another_seed(recorder, trace, seed)
+
+
+def _another_seed(recorder: Recorder, trace: Trace, seed: int) -> None:
+    assert recorder.subject.rebuild is not None
+    model = recorder.subject.rebuild(seed)
+    with recorder.stage("float32", model=model) as stage:
+        trace.runs.append(recorder.record(stage, seed=seed))
+
+
+def _low_precision(recorder: Recorder, trace: Trace, name: str, reference: Reference) -> None:
+    """One 16-bit precision, with the loss scale that the reference run recommends; the reason where it cannot run."""
+    scale = recommended_scale(trace, name)
+    with recorder.stage(name) as stage:
+        run = recorder.record(stage, against=reference, scale=scale)
+    if run.error is not None and _not_about_numbers(run):
+        trace.not_run.append(NotRun(name, run.error))
+        return
+    trace.runs.append(run)
+
+
+def _not_about_numbers(run: Run) -> bool:
+    """Whether a run broke for a reason of types or kernels, with every recorded value finite: nothing to judge in it."""
+    return not any(v.stats is not None and v.stats.nan for v in run.values)

@@ -1,0 +1,41 @@
+"""Loss scaling: the power of two that lifts gradients out of the underflow of float16 without overflowing it."""
+
+from __future__ import annotations
+
+from math import floor, log2
+
+from stabdiag.formats import Format, format_of
+from stabdiag.trace import Run, Stats, Trace, merged
+
+HEADROOM_BITS = 3  # the largest gradient stays a factor 8 below the format's maximum
+
+
+def largest_gradient(run: Run) -> float:
+    """Largest finite magnitude among the gradients of all values and parameters, unscaled."""
+    of_values = max((v.gradient.max_abs for v in run.values if v.gradient is not None), default=0.0) / run.loss_scale
+    return max(of_values, max((p.gradient.max_abs for p in run.parameters if p.gradient is not None), default=0.0))
+
+
+def safe_scale(run: Run, format: Format, limit: float = 2.0**24) -> float:
+    """S* = the largest power of two with max|S·g| ≤ max/8, at least 1 and at most `limit`."""
+    largest = largest_gradient(run)
+    if not largest:
+        return 1.0
+    return 2.0 ** min(max(0, floor(log2(format.max / largest)) - HEADROOM_BITS), log2(limit))
+
+
+def parameter_gradients(run: Run) -> Stats | None:
+    """The distribution of all parameter gradients together."""
+    return merged(p.gradient for p in run.parameters)
+
+
+def recommended_scale(trace: Trace, precision: str) -> float:
+    """The loss scale to run a precision with: S* for float16, 1 elsewhere.
+
+    Where the model itself is float16 the loss is too, and its gradient starts as a float16 number: 2^15 is the most it holds.
+    """
+    format = format_of(precision)
+    base = trace.base
+    if format.name != "float16" or base is None:
+        return 1.0
+    return safe_scale(base, format, limit=2.0**24 if precision.startswith("amp-") else 2.0**15)

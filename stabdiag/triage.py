@@ -1,0 +1,61 @@
+"""One cause, one finding: the same defect in several precisions is merged, and consequences are folded into their cause."""
+
+from __future__ import annotations
+
+from stabdiag.finding import Finding
+from stabdiag.formats import PRECISIONS
+from stabdiag.rule import all_rules
+from stabdiag.trace import Trace
+
+
+def triage(findings: list[Finding], trace: Trace) -> list[Finding]:
+    """Merge and fold. What was folded is told in the cause's evidence, never dropped silently."""
+    return _fold(_merge(findings))
+
+
+def _merge(findings: list[Finding]) -> list[Finding]:
+    """Findings of one rule at one place become one, with all their precisions and the worst severity."""
+    merged: dict[tuple[object, ...], Finding] = {}
+    for finding in findings:
+        at = finding.location
+        key = (finding.code, finding.module, finding.phase, at and (at.path, at.line, at.column, at.library), finding.op)
+        first = merged.setdefault(key, finding)
+        if first is finding:
+            continue
+        if finding.severity.rank > first.severity.rank:
+            finding.precisions, first.precisions = [*first.precisions, *finding.precisions], []
+            merged[key] = first = finding
+        else:
+            first.precisions.extend(finding.precisions)
+    for finding in merged.values():
+        finding.precisions = sorted(set(finding.precisions), key=_precision_order)
+    return list(merged.values())
+
+
+def _fold(findings: list[Finding]) -> list[Finding]:
+    """Drop findings that another one at the same place explains (`explains` of its rule), keeping their codes as evidence."""
+    rules = all_rules()
+    kept: list[Finding] = []
+    for finding in findings:
+        cause = next((f for f in findings if f is not finding and finding.code in rules[f.code].explains and _same_place(f, finding)), None)
+        if cause is None:
+            kept.append(finding)
+        else:
+            cause.evidence.setdefault("consequences", []).append(finding.code)
+            if finding.severity.rank > cause.severity.rank:
+                cause.severity = finding.severity
+    return kept
+
+
+def _same_place(cause: Finding, symptom: Finding) -> bool:
+    """Whether a symptom can come from a cause: the same line, or an op that the cause names as its consequence."""
+    reached = cause.evidence.get("reaches", ())
+    if cause.location is not None and symptom.location is not None:
+        same_line = (cause.location.path, cause.location.line) == (symptom.location.path, symptom.location.line)
+        if same_line or symptom.evidence.get("op_index") in reached:
+            return set(symptom.precisions) <= set(cause.precisions) or not cause.precisions
+    return symptom.evidence.get("op_index", -1) in reached
+
+
+def _precision_order(name: str) -> int:
+    return PRECISIONS.index(name) if name in PRECISIONS else len(PRECISIONS)

@@ -120,7 +120,9 @@ class Recorder:
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         run.parameters = parameters(stage.model, scale)
-        run.buffers = {n: stats.resolve(s) for n, b in stage.model.named_buffers() if (s := stats.measure(b)) is not None}
+        run.buffers = {
+            n: stats.resolve(s) for n, b in stage.model.named_buffers() if (s := stats.measure(b)) is not None
+        }
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if keep is not None:
             keep.outputs = [o.detach().clone() for o in outputs]
@@ -162,7 +164,9 @@ def named_tensors(tree: Any) -> list[tuple[str, Tensor]]:
         if isinstance(leaf, Tensor):
             found.append((keystr(path), leaf))
         elif hasattr(leaf, "__dataclass_fields__"):
-            inner = {name: getattr(leaf, name) for name in leaf.__dataclass_fields__ if getattr(leaf, name, None) is not None}
+            inner = {
+                name: getattr(leaf, name) for name in leaf.__dataclass_fields__ if getattr(leaf, name, None) is not None
+            }
             found.extend((keystr(path) + n, t) for n, t in named_tensors(inner))
     return found
 

@@ -1,6 +1,6 @@
 """The command line: commands, streams and exit codes. Each command is a file in `stabdiag/commands/`.
 
-Exit codes: 0 nothing to report, 1 findings, 2 the scan did not happen, 130 interrupted. An error is one sentence on stderr.
+Exit codes: 0 nothing to report, 1 findings, 2 the scan did not happen, 130 interrupted. An error is a sentence on stderr.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Settings: command line before environment before configuration file before default, and where each value came from.
 
-The keys are the fields of `ScanRequest` (per subject) and `RunOptions` (for the run as a whole), listed nowhere else. In
-files they are spelled with dashes (`extend-select`), in the environment `STABDIAG_EXTEND_SELECT`.
+The keys are the fields of `ScanRequest` (per subject) and `RunOptions` (for the run as a whole). In files
+they are spelled with dashes (`extend-select`), in the environment `STABDIAG_EXTEND_SELECT`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Settings:
     def requests(self, targets: list[str]) -> list[ScanRequest]:
         """One request per target, the configured models when there are none.
 
-        A target that is configured, by itself or as a file, is scanned with its own settings. Raises UserError when there
-        is nothing to scan.
+        A target that is configured, by itself or as a file, is scanned with its own settings. Raises UserError when
+        there is nothing to scan.
         """
         if not targets and not self.models:
             raise UserError(

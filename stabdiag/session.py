@@ -23,7 +23,8 @@ def run(requests: Sequence[ScanRequest], options: RunOptions, progress: Progress
     def one(request: ScanRequest) -> SubjectReport:
         from stabdiag.scan import scan  # type: ignore
 
-        return scan(request, partial(progress, request.target) if progress else None)
+        result: SubjectReport = scan(request, partial(progress, request.target) if progress else None)
+        return result
 
     # Each scan has a worker process of its own; the threads here only wait for them.
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:

@@ -27,15 +27,15 @@ def picture(layers: list[Layer], width: int, everything: bool = False) -> Iterat
     places = [one_line(f"{layer.path}:{layer.line}") if layer.line else "" for layer in shown]
     name_width = min(max([9, *map(cell_len, names)]), max(12, width // 4))
     place_width = min(max([6, *map(cell_len, places)]), max(10, width // 5))
-    bar = max(12, min(24, (width - name_width - place_width - 2 - 2 * 10) // 2))
+    bar = max(12, min(24, (width - name_width - place_width - 2 - 2 * 9) // 2))
     forward, backward = axis([layer.forward_rms for layer in shown]), axis([layer.gradient_rms for layer in shown])
     head = Text(f"{'main path':{name_width}} {'source':{place_width}} ", "dim")
-    yield head.append("forward RMS".ljust(bar + 10)).append("gradient RMS")
+    yield head.append("forward RMS".ljust(bar + 9)).append("gradient RMS")
     yield Text(" " * (name_width + place_width + 2) + _scale(forward, bar) + _scale(backward, bar), "dim")
     for layer, name, place in zip(shown, names, places, strict=True):
         line = Text(f"{_fit(name, name_width)} {_fit(place, place_width)} ")
-        line.append(_bar(layer.forward_rms, forward, bar), "cyan").append(f" {_number(layer.forward_rms):>8} ")
-        line.append(_bar(layer.gradient_rms, backward, bar), "magenta").append(f" {_number(layer.gradient_rms):>8} ")
+        line.append(_bar(layer.forward_rms, forward, bar), "cyan").append(f" {_number(layer.forward_rms):>7} ")
+        line.append(_bar(layer.gradient_rms, backward, bar), "magenta").append(f" {_number(layer.gradient_rms):>7} ")
         yield line
     if len(shown) < len(rows):
         yield Text(f"{len(shown)} of {len(rows)} rows, evenly spread; all of them with --verbose", "dim")
@@ -69,7 +69,7 @@ def _bar(value: float | None, ends: tuple[int, int], cells: int) -> str:
 
 def _scale(ends: tuple[int, int], cells: int) -> str:
     low, high = f"2^{ends[0]}", f"2^{ends[1]}"
-    return f"{low} {'·' * (cells - len(low) - len(high) - 2)} {high}".ljust(cells + 10)
+    return f"{low} {'·' * (cells - len(low) - len(high) - 2)} {high}".ljust(cells + 9)
 
 
 def _number(value: float | None) -> str:

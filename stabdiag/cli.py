@@ -1,6 +1,6 @@
 """The command line: commands, streams and exit codes. Each command is a file in `stabdiag/commands/`.
 
-Exit codes: 0 nothing to report, 1 findings, 2 the scan did not happen, 130 interrupted. An error is a sentence on stderr.
+Exit codes: 0 nothing to report, 1 findings, 2 the scan did not happen, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and give its exit code."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return int(app(args=arguments, prog_name="stabdiag", standalone_mode=False) or 0)
+        code = int(app(args=arguments, prog_name="stabdiag", standalone_mode=False) or 0)
     except UserError as error:
         to_stderr(f"error: {error}")
         return 2
@@ -59,8 +59,7 @@ def run(arguments: list[str]) -> int:
         to_stderr(f"error: {_usage(error, arguments)}")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        to_stderr("interrupted")
-        return 130
+        code = 130
     except Exception as error:
         if "-v" in arguments or "--verbose" in arguments:
             traceback.print_exc()
@@ -68,6 +67,9 @@ def run(arguments: list[str]) -> int:
             f"error: internal error ({type(error).__name__}: {error}); run again with -v and report the traceback"
         )
         return 2
+    if code == 130:
+        to_stderr("interrupted")
+    return code
 
 
 def _usage(error: Exception, arguments: list[str]) -> str:

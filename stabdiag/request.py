@@ -27,7 +27,8 @@ class ScanRequest:
         batches: how many different batches; None lets the budget decide.
         seeds: how many initialisations; None lets the budget decide.
         steps: optimizer steps to take and watch (SD8); 0 takes only those that the two-time test needs.
-        optimizer: "sgd", "adam", "adamw", … ; None for the author's own or Adam. lr, momentum: None for the optimizer's default.
+        optimizer: "sgd", "adam", "adamw", …; None for the author's own or Adam.
+        lr, momentum: None for the optimizer's default.
         clip: norm to which gradients are clipped during the steps; None for no clipping.
         budget: how much may be spent, in bare float32 training steps of the subject.
         timeout: wall-clock limit in seconds, 0 for none.
@@ -75,3 +76,26 @@ class ScanRequest:
         if unknown:
             raise TypeError(f"a scan request has no {', '.join(unknown)}")
         return cls(**data)
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """What concerns a run as a whole.
+
+    Attributes:
+        models: what `stabdiag scan` scans without a target: targets, or tables with `target` and its own settings.
+        format: the format on stdout.
+        fail_on: least severity that makes the exit code 1; "never" for none.
+        min_severity: least severity that is reported at all.
+        baseline: file with accepted findings; None for none.
+        jobs: subjects scanned at the same time.
+        exit_zero: exit 0 although there are findings.
+    """
+
+    models: list[Any] = field(default_factory=list)
+    format: str = "text"
+    fail_on: str = "error"
+    min_severity: str = "info"
+    baseline: str | None = None
+    jobs: int = 1
+    exit_zero: bool = False

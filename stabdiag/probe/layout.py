@@ -19,7 +19,9 @@ _SECOND = frozenset(
 _UNITS_LOST = frozenset("sum mean amax amin max min _softmax _log_softmax var std norm linalg_vector_norm".split())
 
 
-def unit_dim(name: str, shape: Sequence[int], inputs: Sequence[tuple[Sequence[int], int | None]], attributes: Mapping[str, Any]) -> int | None:
+def unit_dim(
+    name: str, shape: Sequence[int], inputs: Sequence[tuple[Sequence[int], int | None]], attributes: Mapping[str, Any]
+) -> int | None:
     """The unit dimension of an op's output, None when unknown.
 
     Args:

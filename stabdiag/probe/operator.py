@@ -33,7 +33,15 @@ _STATISTICS_AFTER_FIRST = (
     "_embedding_bag_forward_only",
 )
 _NO_RESULT = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "resize_")
-_NOT_AN_OP = ("_local_scalar_dense", "is_same_size", "sym_size", "sym_numel", "equal", "item", "_has_compatible_shallow_copy_type")
+_NOT_AN_OP = (
+    "_local_scalar_dense",
+    "is_same_size",
+    "sym_size",
+    "sym_numel",
+    "equal",
+    "item",
+    "_has_compatible_shallow_copy_type",
+)
 # Views by meaning that the schema does not mark as aliases.
 _COPIES = ("_to_copy", "clone", "copy_", "_unsafe_view", "lift_fresh", "lift_fresh_copy", "contiguous", "_reshape_copy")
 
@@ -76,7 +84,8 @@ def operator(func: Any) -> Operator:
         name=name,
         view=(aliases and not mutates) or name in _COPIES or torch.Tag.inplace_view in func.tags,
         mutates=mutates,
-        random=torch.Tag.nondeterministic_seeded in func.tags and name not in ("_scaled_dot_product_flash_attention_for_cpu",),
+        random=torch.Tag.nondeterministic_seeded in func.tags
+        and name not in ("_scaled_dot_product_flash_attention_for_cpu",),
         pointwise=torch.Tag.pointwise in func.tags,
         results=1 if name in _STATISTICS_AFTER_FIRST else None,
         made=name not in _NO_RESULT,

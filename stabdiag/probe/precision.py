@@ -22,8 +22,26 @@ from stabdiag.probe.operator import Operator
 HALF = (torch.float16, torch.bfloat16)
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Saved statistics that GPU kernels hand on in float32 even when their input is 16-bit.
-_STATISTICS_IN_FLOAT32 = ("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit", "_fused_rms_norm")
-_KEEP_NATIVE = ("copy_", "_to_copy", "clone", "fill_", "zero_", "index_put_", "detach_", "random_", "uniform_", "normal_", "bernoulli_")
+_STATISTICS_IN_FLOAT32 = (
+    "native_layer_norm",
+    "native_group_norm",
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_fused_rms_norm",
+)
+_KEEP_NATIVE = (
+    "copy_",
+    "_to_copy",
+    "clone",
+    "fill_",
+    "zero_",
+    "index_put_",
+    "detach_",
+    "random_",
+    "uniform_",
+    "normal_",
+    "bernoulli_",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,11 @@ from stabdiag.trace import Location
 _OURS = str(Path(stabdiag.__file__).parent) + "/"
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _PACKAGES = tuple(
-    {sysconfig.get_path("purelib") + "/", sysconfig.get_path("platlib") + "/", *(p + "/" for p in site.getsitepackages())}
+    {
+        sysconfig.get_path("purelib") + "/",
+        sysconfig.get_path("platlib") + "/",
+        *(p + "/" for p in site.getsitepackages()),
+    }
 )
 _STANDARD = sysconfig.get_path("stdlib") + "/"
 
@@ -61,7 +65,9 @@ def _location(at: _Site) -> Location:
     line = line or code.co_firstlineno
     below = ""
     if library is not None:
-        below = f"{shown(library.co_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
+        below = (
+            f"{shown(library.co_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
+        )
     return Location(
         path=shown(code.co_filename),
         line=line,

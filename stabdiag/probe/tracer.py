@@ -139,7 +139,9 @@ class Tracer(TorchDispatchMode):
         op = self._record(info, inputs, attributes)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         if not outputs and info.mutates:  # foreach ops return nothing and write lists
-            outputs = [t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)]
+            outputs = [
+                t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)
+            ]
         self._results(op, info, outputs)
         if wanted and outputs:
             self.facts.measure(wanted, self.run, op, tensors, outputs[0], self.run.values[op.outputs[0]].unit_dim)
@@ -159,7 +161,19 @@ class Tracer(TorchDispatchMode):
             module, module_type, call = self.modules.top
             location = source.here()
         op = Op(
-            len(run.ops), info.name, self.phase, module, module_type, call, "", location, inputs, [], attributes, info.view, forward
+            len(run.ops),
+            info.name,
+            self.phase,
+            module,
+            module_type,
+            call,
+            "",
+            location,
+            inputs,
+            [],
+            attributes,
+            info.view,
+            forward,
         )
         run.ops.append(op)
         if forward is not None:

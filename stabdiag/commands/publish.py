@@ -1,0 +1,39 @@
+"""A finished report on stdout and in files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stabdiag.output import to_stdout, write_files
+from stabdiag.report import Report
+from stabdiag.reports import format_for, renderer
+
+
+def publish(
+    report: Report,
+    *,
+    format: str,
+    outputs: Sequence[Path] = (),
+    extra: Mapping[Path, str] | None = None,
+    verbose: bool = False,
+) -> None:
+    """Render everything first, then write all files or none, then stdout."""
+    contents = {path: renderer(format_for(path))(report) for path in outputs} | dict(extra or {})
+    text = _text(report, verbose) if format == "text" else renderer(format)(report)
+    write_files(contents)
+    # What could not be scanned is said on stderr; at a terminal, once is enough.
+    if format != "text" or not report.runs or not all(run.error for run in report.runs):
+        to_stdout(text)
+
+
+def _text(report: Report, verbose: bool) -> str:
+    from stabdiag.reports import text
+
+    if not sys.stdout.isatty():
+        return text.render(report, verbose=verbose)
+    color = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return text.render(report, width=shutil.get_terminal_size().columns, color=color, verbose=verbose)

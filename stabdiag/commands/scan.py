@@ -1,0 +1,140 @@
+"""`stabdiag scan`: diagnose models."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stabdiag.commands.progress import progress_bar
+from stabdiag.commands.publish import publish
+from stabdiag.config import RUN_KEYS, SUBJECT_KEYS, load
+from stabdiag.output import refuse_unwritable, to_stderr, to_stdout
+from stabdiag.report import Report
+from stabdiag.reports import csv, format_for
+from stabdiag.reports._place import one_line
+from stabdiag.session import run
+from stabdiag.values import keyword_arguments, split
+
+COMMA_SEPARATED = ("precisions", "select", "extend_select", "ignore")
+
+
+def scan(
+    context: typer.Context,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TARGET...", help="FILE.py, FILE.py:Name or module:name; default: the configured models."
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", "-i", metavar="SPEC", help="8x3x32x32 or ids=4x128:int64<1000.")
+    ] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="Constructor argument; repeatable.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Inputs from .pt, .npz or .safetensors.")] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="state_dict from .pt or .safetensors.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")] = None,
+    precisions: Annotated[
+        list[str] | None,
+        typer.Option("--precision", "-p", metavar="LIST", help="Comma-separated. [default: float32,float16,bfloat16]"),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="FORMAT", help="Format on stdout. [default: text]")
+    ] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Also write FILE; its suffix names the format. Repeatable."
+        ),
+    ] = None,
+    layers: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write one row per op, precision and phase.")
+    ] = None,
+    steps_csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per training step.")] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(metavar="SEVERITY", help="error, warning, info or never. [default: error]")
+    ] = None,
+    min_severity: Annotated[
+        str | None, typer.Option(metavar="SEVERITY", help="Report nothing below. [default: info]")
+    ] = None,
+    exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit 0 although there are findings.")] = False,
+    select: Annotated[
+        list[str] | None, typer.Option(metavar="RULES", help="Only these codes, prefixes or names.")
+    ] = None,
+    extend_select: Annotated[list[str] | None, typer.Option(metavar="RULES", help="These, too.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="RULES", help="All but these.")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="FILE", help="Accepted findings.")] = None,
+    write_baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Accept the findings of this scan.")
+    ] = None,
+    batches: Annotated[int | None, typer.Option(metavar="N", help="Different batches. [default: by budget]")] = None,
+    seeds: Annotated[int | None, typer.Option(metavar="N", help="Initialisations. [default: by budget]")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps to take and watch.")] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="sgd, adam, adamw, …")] = None,
+    lr: Annotated[float | None, typer.Option(metavar="X", help="Learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(metavar="X", help="Momentum.")] = None,
+    clip: Annotated[float | None, typer.Option(metavar="X", help="Clip gradients to this norm.")] = None,
+    try_fixes: Annotated[bool, typer.Option("--try-fixes", help="Prove the suggested fixes by trying them.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(metavar="X", help="Cost of a scan in bare training steps. [default: 12]")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Give up after; 0 for never. [default: 600]")
+    ] = None,
+    memory_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the worker, such as 8G.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. [default: 1]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Configuration instead of the nearest pyproject.toml.")
+    ] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Show every setting and its source, and exit.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="All layers, reasons, tracebacks, the model's own output.")
+    ] = False,
+) -> int:
+    """Diagnose models: exit 0 when there is nothing to report, 1 with findings, 2 when a scan did not happen."""
+    settable = {key: value for key, value in context.params.items() if key in RUN_KEYS | SUBJECT_KEYS}
+    typed = {key: list(value) if isinstance(value, tuple) else value for key, value in settable.items()}
+    typed |= {key: split(typed[key]) for key in COMMA_SEPARATED if typed[key]}
+    typed["arguments"] = keyword_arguments(arguments or []) or None
+    settings = load(typed, config=config)
+    if show_settings:
+        to_stdout(settings.show())
+        return 0
+    outputs, tables = list(output or []), [path for path in (layers, steps_csv, write_baseline) if path]
+    for path in outputs:
+        format_for(path)
+    refuse_unwritable([*outputs, *tables])
+
+    requests, options = settings.requests(targets or []), settings.options
+    began = time.perf_counter()
+    with progress_bar() as progress:
+        report = run(requests, options, progress)
+    extra = {layers: csv.layers(report)} if layers else {}
+    extra |= {steps_csv: csv.steps(report)} if steps_csv else {}
+    publish(report, format=options.format, outputs=outputs, extra=extra, verbose=verbose)
+    _closing_lines(report, time.perf_counter() - began, verbose)
+    code = report.exit_code(options.fail_on)
+    return 0 if code == 1 and options.exit_zero else code
+
+
+def _closing_lines(report: Report, seconds: float, verbose: bool) -> None:
+    """What went wrong, what it cost and what to do next, on stderr."""
+    for subject in report.runs:
+        if subject.error:
+            if verbose and subject.error.detail:
+                to_stderr(subject.error.detail.rstrip())
+            to_stderr(f"error: {one_line(subject.error.message)}")
+    if all(subject.error for subject in report.runs):
+        return
+    new = [finding for finding in report.findings if finding.status == "new"]
+    if new:
+        to_stderr(f"`stabdiag rule {new[0].code}` explains it")
+    to_stderr(f"scanned in {seconds:.1f} s")

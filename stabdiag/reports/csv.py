@@ -1,0 +1,83 @@
+"""CSV, written by pandas: one row per finding, and the tables of `--layers` and `--steps-csv`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from stabdiag.finding import Finding
+from stabdiag.report import OpRow, Report, SubjectReport
+from stabdiag.reports._place import columns, title
+from stabdiag.reports.json import plain
+
+if TYPE_CHECKING:
+    import pandas
+
+SUFFIX = ".csv"
+FINDING_COLUMNS = """
+    model code name severity status message module op phase precisions path line column function label
+    cause fix fix_snippet fix_proven fix_before fix_after fingerprint
+""".split()  # noqa: SIM905
+
+
+def render(report: Report) -> str:
+    """One row per finding, suppressed and baselined ones included (column `status`)."""
+    return _text(frame(report))
+
+
+def frame(report: Report) -> pandas.DataFrame:
+    """The findings as a table, one row each; the columns are there when there are no findings, too."""
+    import pandas
+
+    rows = [_row(run, finding) for run in report.runs for finding in run.findings]
+    return pandas.DataFrame(rows, columns=FINDING_COLUMNS).astype({"line": "Int64", "column": "Int64"})
+
+
+def _row(run: SubjectReport, finding: Finding) -> dict[str, Any]:
+    at = finding.location
+    fix = finding.fixes[0] if finding.fixes else None
+    return {
+        "model": title(run),
+        "code": finding.code,
+        "name": finding.name,
+        "severity": finding.severity.value,
+        "status": finding.status,
+        "message": finding.message,
+        "module": finding.module,
+        "op": finding.op,
+        "phase": finding.phase,
+        "precisions": " ".join(finding.precisions),
+        "path": at.path if at else run.subject.path,
+        "line": at.line if at else None,
+        "column": columns(at)[0] if at else None,
+        "function": at.function if at else "",
+        "label": finding.label,
+        "cause": "; ".join(note.partition(": ")[2] for note in finding.notes if note.startswith("cause: ")),
+        "fix": fix.title if fix else "",
+        "fix_snippet": fix.snippet if fix else "",
+        "fix_proven": {True: "yes", False: "no", None: ""}[fix.proven if fix else None],
+        "fix_before": fix.before if fix else "",
+        "fix_after": fix.after if fix else "",
+        "fingerprint": finding.fingerprint,
+    }
+
+
+def layers(report: Report) -> str:
+    """One row per op, precision and phase of every subject; not measured is empty, not finite is `inf` or `nan`."""
+    import pandas
+
+    rows = [{"model": title(run)} | asdict(row) for run in report.runs for row in run.op_rows]
+    return _text(pandas.DataFrame(rows, columns=["model", *(f.name for f in fields(OpRow))]))
+
+
+def steps(report: Report) -> str:
+    """One row per seed and optimizer step of every subject, from the curves of `SubjectReport.training`."""
+    import pandas
+
+    rows = [{"model": title(run)} | plain(row) for run in report.runs for row in run.training.get("rows", [])]
+    return _text(pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=["model", "seed", "step", "loss"]))
+
+
+def _text(table: pandas.DataFrame) -> str:
+    text: str = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return text

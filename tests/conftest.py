@@ -1,0 +1,37 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.reports import sample_report
+
+
+@pytest.fixture
+def scanned(monkeypatch):
+    """Replace the scan itself by hand-made reports, by target; `scanned.requests` holds what was asked for."""
+    makers = {"net.py": sample_report.sick, "ok.py": sample_report.healthy, "missing.py": sample_report.broken}
+    requests = []
+
+    def scan(request, progress=None):
+        requests.append(request)
+        if progress:
+            progress("judge", 1.0)
+        return makers[request.target.rpartition("/")[2].partition(":")[0]]()
+
+    monkeypatch.setitem(sys.modules, "stabdiag.scan", SimpleNamespace(scan=scan))
+    return SimpleNamespace(requests=requests, makers=makers)
+
+
+@pytest.fixture
+def stabdiag(capsys, tmp_path, monkeypatch):
+    """Run a command line in an empty folder: `code, stdout, stderr = stabdiag("scan", "net.py")`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        from stabdiag.cli import run
+
+        code = run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -18,7 +18,13 @@ def _merge(findings: list[Finding]) -> list[Finding]:
     merged: dict[tuple[object, ...], Finding] = {}
     for finding in findings:
         at = finding.location
-        key = (finding.code, finding.module, finding.phase, at and (at.path, at.line, at.column, at.library), finding.op)
+        key = (
+            finding.code,
+            finding.module,
+            finding.phase,
+            at and (at.path, at.line, at.column, at.library),
+            finding.op,
+        )
         first = merged.setdefault(key, finding)
         if first is finding:
             continue
@@ -37,7 +43,14 @@ def _fold(findings: list[Finding]) -> list[Finding]:
     rules = all_rules()
     kept: list[Finding] = []
     for finding in findings:
-        cause = next((f for f in findings if f is not finding and finding.code in rules[f.code].explains and _same_place(f, finding)), None)
+        cause = next(
+            (
+                f
+                for f in findings
+                if f is not finding and finding.code in rules[f.code].explains and _same_place(f, finding)
+            ),
+            None,
+        )
         if cause is None:
             kept.append(finding)
         else:

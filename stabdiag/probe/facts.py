@@ -25,7 +25,9 @@ class Facts:
         """Measurements due at an op of this name."""
         return self._by_op.get((name, phase), [])
 
-    def measure(self, wanted: list[Measurement], run: Run, op: Op, inputs: list[Tensor], output: Tensor, unit_dim: int | None) -> None:
+    def measure(
+        self, wanted: list[Measurement], run: Run, op: Op, inputs: list[Tensor], output: Tensor, unit_dim: int | None
+    ) -> None:
         """Call them and keep what they return in `op.facts`."""
         for measurement in wanted:
             if measurement.where is not None and not measurement.where(run, op):

@@ -4,7 +4,7 @@ outputs are results. Read from its schema and tags once per operator."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class Operator:
     arguments: tuple[str, ...]
 
 
-@lru_cache(maxsize=None)
+@cache
 def operator(func: Any) -> Operator:
     """The facts of one overload (`torch.ops.aten.mm.default`)."""
     schema = func._schema

@@ -51,6 +51,4 @@ def plan(subject: Subject, request: ScanRequest) -> Plan:
     seeds = request.seeds
     if seeds is None:
         seeds = 2 if left >= _COST["float32"] else 1
-    return Plan(
-        precisions, min(batches, subject.batches), seeds if subject.rebuild is not None else 1, two_time
-    )
+    return Plan(precisions, min(batches, subject.batches), seeds if subject.rebuild is not None else 1, two_time)

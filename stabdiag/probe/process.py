@@ -25,7 +25,9 @@ from stabdiag.trace import Trace
 from stabdiag.trace_file import loads
 
 
-def probe_in_worker(request: ScanRequest, progress: Callable[[str, float], None] | None = None) -> tuple[Trace | None, ScanError | None]:
+def probe_in_worker(
+    request: ScanRequest, progress: Callable[[str, float], None] | None = None
+) -> tuple[Trace | None, ScanError | None]:
     """Probe in a process of its own. Returns what is known and why there is no more; the error is None for a whole scan."""
     with tempfile.TemporaryDirectory(prefix="stabdiag-") as folder:
         asked, answer = Path(folder, "request.json"), Path(folder, "trace.json")
@@ -43,7 +45,9 @@ def probe_in_worker(request: ScanRequest, progress: Callable[[str, float], None]
     return trace, error
 
 
-def _follow(worker: subprocess.Popen[bytes], request: ScanRequest, progress: Callable[[str, float], None] | None) -> ScanError | None:
+def _follow(
+    worker: subprocess.Popen[bytes], request: ScanRequest, progress: Callable[[str, float], None] | None
+) -> ScanError | None:
     """Read messages until the worker is done, ends by itself, or its time is up."""
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
     assert worker.stdout is not None
@@ -83,9 +87,13 @@ def _crashed(worker: subprocess.Popen[bytes], doing: str) -> ScanError:
         raise KeyboardInterrupt
     if code < 0:
         name = signal.Signals(-code).name
-        hint = "it may have run out of memory" if name == "SIGKILL" else "a native extension of the model may be at fault"
+        hint = (
+            "it may have run out of memory" if name == "SIGKILL" else "a native extension of the model may be at fault"
+        )
         return ScanError("crash", f"the worker was ended by {name} during {doing}: {hint}; run the model alone to see")
-    return ScanError("crash", f"the model's code ended the worker with exit status {code} during {doing}: it must not call os._exit")
+    return ScanError(
+        "crash", f"the model's code ended the worker with exit status {code} during {doing}: it must not call os._exit"
+    )
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -65,7 +65,12 @@ def _occurrences() -> Callable[[Op], _Key]:
 
 def relative_error(have: Sample | None, reference: Sample | None) -> float | None:
     """Relative L2 distance of two samples; None when one is missing or holds a non-finite value, or the reference is all zero."""
-    if have is None or reference is None or have.shape != reference.shape or not (np.isfinite(have).all() and np.isfinite(reference).all()):
+    if (
+        have is None
+        or reference is None
+        or have.shape != reference.shape
+        or not (np.isfinite(have).all() and np.isfinite(reference).all())
+    ):
         return None
     with np.errstate(over="ignore", under="ignore"):
         scale = float(np.abs(reference).max(initial=0.0))

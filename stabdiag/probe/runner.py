@@ -6,14 +6,13 @@ What to run is decided from counted work before anything runs, so that two scans
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from stabdiag.probe.experiments import experiments
 from stabdiag.probe.merge import merge
 from stabdiag.probe.plan import Plan, plan
-from stabdiag.probe.recorder import Recorder, Stage
+from stabdiag.probe.recorder import Recorder
 from stabdiag.probe.reference import Reference
 from stabdiag.probe.training import advance
 from stabdiag.request import ScanRequest
@@ -27,13 +26,18 @@ Progress = Callable[[str, float], None]
 
 
 def probe(
-    subject: Subject, request: ScanRequest, progress: Progress = lambda what, share: None, save: Callable[[Trace], None] = lambda trace: None
+    subject: Subject,
+    request: ScanRequest,
+    progress: Progress = lambda what, share: None,
+    save: Callable[[Trace], None] = lambda trace: None,
 ) -> Trace:
     """Run a subject as the request asks and record what happens.
 
     `save` is called with the Trace after each part, so that what is known survives a crash of the worker.
     """
-    device = torch.device(request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(
+        request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    )
     trace = Trace(subject.facts)
     recorder = Recorder(subject, device, measurements())
     todo = plan(subject, request)

@@ -6,7 +6,7 @@ import linecache
 import site
 import sys
 import sysconfig
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import CodeType
 
@@ -27,7 +27,7 @@ _PACKAGES = tuple(
 _STANDARD = sysconfig.get_path("stdlib") + "/"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _owner(filename: str) -> str:
     """Whose file it is: "ours", "torch", "library" or "user"."""
     if filename.startswith(_TORCH) or filename.startswith("<frozen") or filename.startswith("<__array_function__"):
@@ -41,7 +41,7 @@ def _owner(filename: str) -> str:
     return "user" if not filename.startswith("<") else "torch"
 
 
-@lru_cache(maxsize=None)
+@cache
 def shown(filename: str) -> str:
     """The path as it is reported: relative to the working directory or the package directory where it lies below one, POSIX."""
     for root in (str(Path.cwd()) + "/", *_PACKAGES):
@@ -50,7 +50,7 @@ def shown(filename: str) -> str:
     return Path(filename).as_posix()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
     return list(code.co_positions())
 
@@ -58,7 +58,7 @@ def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None,
 _Site = tuple[CodeType, int, CodeType | None, int]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _location(at: _Site) -> Location:
     code, instruction, library, library_instruction = at
     line, _, column, end = _positions(code)[instruction // 2]

@@ -70,7 +70,9 @@ class Tracer(TorchDispatchMode):
         self._compare = compare
         self._statistics = statistics
         self._known: dict[_Key, int] = {}
-        self._detached: dict[_Key, int] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
+        self._detached: dict[
+            _Key, int
+        ] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
         self._written: dict[int, int] = {}
         self._layers: list[str] = []
         self._op_of_sequence: dict[int, int] = {}
@@ -109,7 +111,11 @@ class Tracer(TorchDispatchMode):
         if key is None:
             return None
         known = self._known.get(key)
-        if not tensor.requires_grad and (detached := self._detached.get(key)) is not None and (known is None or detached > known):
+        if (
+            not tensor.requires_grad
+            and (detached := self._detached.get(key)) is not None
+            and (known is None or detached > known)
+        ):
             known = detached
         if self._written:
             written = self._written.get(tensor.untyped_storage().data_ptr())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stabdiag.probe.recorder import SEED, Recorder, Stage
 from stabdiag.probe.guest import seed_everything
+from stabdiag.probe.recorder import SEED, Recorder, Stage
 from stabdiag.subject.subject import Subject
 
 DEFAULT_LEARNING_RATE = 1e-3

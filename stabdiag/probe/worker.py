@@ -75,7 +75,7 @@ def _described(error: BaseException) -> dict[str, Any]:
     if isinstance(error, SubjectError):
         return {"kind": error.kind, "message": str(error), "detail": error.detail}
     if isinstance(error, SystemExit):
-        message = f"the model's code ended the scan by calling sys.exit({error.code!r}): guard it with `if __name__ == \"__main__\"`"
+        message = f'the model\'s code ended the scan by calling sys.exit({error.code!r}): guard it with `if __name__ == "__main__"`'
         return {"kind": "load", "message": message, "detail": traceback.format_exc()}
     if isinstance(error, MemoryError):
         message = "the scan ran out of memory: give a smaller input with --input or a larger --memory-limit"

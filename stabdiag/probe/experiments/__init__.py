@@ -18,6 +18,8 @@ Experiment = Callable[..., None]
 def experiments() -> list[Experiment]:
     """Every experiment, in order of name."""
     found: list[Any] = [
-        importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_")
+        importlib.import_module(f"{__name__}.{info.name}")
+        for info in pkgutil.iter_modules(__path__)
+        if not info.name.startswith("_")
     ]
     return [module.run for module in found]

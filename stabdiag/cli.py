@@ -63,9 +63,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if "-v" in arguments or "--verbose" in arguments:
             traceback.print_exc()
-        to_stderr(
-            f"error: internal error ({type(error).__name__}: {error}); run again with -v and report the traceback"
-        )
+        to_stderr(f"error: internal error ({type(error).__name__}: {error}); run again with -v and report the traceback")
         return 2
     if code == 130:
         to_stderr("interrupted")

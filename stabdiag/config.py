@@ -52,9 +52,7 @@ class Settings:
         there is nothing to scan.
         """
         if not targets and not self.models:
-            raise UserError(
-                "nothing to scan; give a file (`stabdiag scan model.py`) or set `models` in [tool.stabdiag]"
-            )
+            raise UserError("nothing to scan; give a file (`stabdiag scan model.py`) or set `models` in [tool.stabdiag]")
         chosen = [model for target in targets for model in self._configured(target)] if targets else self.models
         return [self._request(model) for model in chosen]
 
@@ -114,9 +112,7 @@ def load(
         settings.models.append(_from_here(own, settings.file))
     settings.values = _from_here(settings.values, settings.file)
     _take(settings, *_environment(os.environ if environment is None else environment))
-    typed = {
-        key: value for key, value in command_line.items() if value is not None and value != [] and value is not False
-    }
+    typed = {key: value for key, value in command_line.items() if value is not None and value != [] and value is not False}
     _take(settings, {key: checked(key, value, "command line") for key, value in typed.items()}, "command line")
     return settings
 

@@ -14,7 +14,23 @@ from typing import Any
 from stabdiag.trace import Op, Run, Stats, Value
 
 LAYER_OPS = frozenset(
-    ["mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "convolution", "_convolution", "mkldnn_convolution", "embedding", "_embedding_bag", "_convolution_mode", "cudnn_convolution", "slow_conv2d", "_trilinear"]
+    [
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "linear",
+        "matmul",
+        "convolution",
+        "_convolution",
+        "mkldnn_convolution",
+        "embedding",
+        "_embedding_bag",
+        "_convolution_mode",
+        "cudnn_convolution",
+        "slow_conv2d",
+        "_trilinear",
+    ]
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.picture import layers_of, op_rows
@@ -21,6 +22,38 @@ def scan(request: ScanRequest, progress: Progress | None = None) -> SubjectRepor
     """Scan one subject in a worker process. Never raises for what the user's code does: see `SubjectReport.error`."""
     trace, error = probe_in_worker(request, progress)
     return report_on(trace, request, error)
+
+
+def scan_here(request: ScanRequest, progress: Progress | None = None) -> SubjectReport:
+    """Scan one subject in this process: for tests and notebooks, where a crash of the model's code may take the process along.
+
+    Raises SubjectError when the subject cannot be loaded.
+    """
+    from stabdiag.probe.here import probe_file
+
+    return report_on(probe_file(request, progress or _silent), request)
+
+
+def scan_model(
+    model: Any, inputs: Any, loss: Any = None, request: ScanRequest | None = None, progress: Progress | None = None
+) -> SubjectReport:
+    """Scan a live `nn.Module` in this process. Every tensor of it is left bit for bit as found.
+
+    Args:
+        model: in whatever mode and dtype; it is probed in train mode.
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments; None infers them.
+        loss: `loss(output) -> scalar`; None infers the objective.
+        request: everything else; its target is ignored.
+        progress: told what runs and which share is done.
+    """
+    from stabdiag.probe.here import probe_live
+
+    request = request or ScanRequest(target=type(model).__name__)
+    return report_on(probe_live(model, inputs, loss, request, progress or _silent), request)
+
+
+def _silent(what: str, share: float) -> None:
+    pass
 
 
 def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None = None) -> SubjectReport:

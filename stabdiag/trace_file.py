@@ -38,9 +38,7 @@ def loads(text: str) -> Trace:
     """The trace again. Raises ValueError for another version's file."""
     data = json.loads(text)
     if data.get("version") != VERSION:
-        raise ValueError(
-            f"a trace file of version {VERSION} was expected, this is version {data.get('version')}: scan again"
-        )
+        raise ValueError(f"a trace file of version {VERSION} was expected, this is version {data.get('version')}: scan again")
     table = [Location(*at) for at in data["locations"]]
 
     def stats(item: Any) -> Stats | None:

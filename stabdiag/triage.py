@@ -44,11 +44,7 @@ def _fold(findings: list[Finding]) -> list[Finding]:
     kept: list[Finding] = []
     for finding in findings:
         cause = next(
-            (
-                f
-                for f in findings
-                if f is not finding and finding.code in rules[f.code].explains and _same_place(f, finding)
-            ),
+            (f for f in findings if f is not finding and finding.code in rules[f.code].explains and _same_place(f, finding)),
             None,
         )
         if cause is None:

@@ -138,9 +138,7 @@ def _thresholds(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for name, values in table.items():
         rule = rule_named(name)
         if not isinstance(values, dict):
-            raise UserError(
-                f"thresholds of {rule.name} are {values!r}, expected a table such as {{ {_example(rule)} }}"
-            )
+            raise UserError(f"thresholds of {rule.name} are {values!r}, expected a table such as {{ {_example(rule)} }}")
         for key, value in values.items():
             threshold = key.replace("-", "_")
             if threshold not in rule.thresholds:

@@ -77,9 +77,6 @@ def headroom(run: Run, format: Format) -> float | None:
     bits = [
         value.stats.headroom(format)
         for op in run.phase("forward", "loss")
-        if not op.view
-        and (value := run.output_of(op)) is not None
-        and value.stats is not None
-        and value.dtype == format.name
+        if not op.view and (value := run.output_of(op)) is not None and value.stats is not None and value.dtype == format.name
     ]
     return min((b for b in bits if isfinite(b)), default=None)

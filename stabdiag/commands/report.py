@@ -17,9 +17,7 @@ from stabdiag.reports import formats, json
 def report(
     file: Annotated[Path, typer.Argument(metavar="RUN.json", help="A report saved with `scan -o RUN.json`.")],
     format: Annotated[str, typer.Option("--format", "-f", help="Format on stdout.")] = "text",
-    output: Annotated[
-        list[Path] | None, typer.Option("--output", "-o", help="Also write FILE.", metavar="FILE")
-    ] = None,
+    output: Annotated[list[Path] | None, typer.Option("--output", "-o", help="Also write FILE.", metavar="FILE")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="All layers, all fixes, reasons.")] = False,
 ) -> int:
     """Render a saved run in another format."""

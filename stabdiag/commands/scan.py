@@ -25,9 +25,7 @@ def scan(
     context: typer.Context,
     targets: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="TARGET...", help="FILE.py, FILE.py:Name or module:name; default: the configured models."
-        ),
+        typer.Argument(metavar="TARGET...", help="FILE.py, FILE.py:Name or module:name; default: the configured models."),
     ] = None,
     inputs: Annotated[
         list[str] | None, typer.Option("--input", "-i", metavar="SPEC", help="8x3x32x32 or ids=4x128:int64<1000.")
@@ -47,30 +45,20 @@ def scan(
     ] = None,
     output: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Also write FILE; its suffix names the format. Repeatable."
-        ),
+        typer.Option("--output", "-o", metavar="FILE", help="Also write FILE; its suffix names the format. Repeatable."),
     ] = None,
-    layers: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Write one row per op, precision and phase.")
-    ] = None,
+    layers: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per op, precision and phase.")] = None,
     steps_csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per training step.")] = None,
     fail_on: Annotated[
         str | None, typer.Option(metavar="SEVERITY", help="error, warning, info or never. [default: error]")
     ] = None,
-    min_severity: Annotated[
-        str | None, typer.Option(metavar="SEVERITY", help="Report nothing below. [default: info]")
-    ] = None,
+    min_severity: Annotated[str | None, typer.Option(metavar="SEVERITY", help="Report nothing below. [default: info]")] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit 0 although there are findings.")] = False,
-    select: Annotated[
-        list[str] | None, typer.Option(metavar="RULES", help="Only these codes, prefixes or names.")
-    ] = None,
+    select: Annotated[list[str] | None, typer.Option(metavar="RULES", help="Only these codes, prefixes or names.")] = None,
     extend_select: Annotated[list[str] | None, typer.Option(metavar="RULES", help="These, too.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(metavar="RULES", help="All but these.")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="FILE", help="Accepted findings.")] = None,
-    write_baseline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Accept the findings of this scan.")
-    ] = None,
+    write_baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Accept the findings of this scan.")] = None,
     batches: Annotated[int | None, typer.Option(metavar="N", help="Different batches. [default: by budget]")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", help="Initialisations. [default: by budget]")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps to take and watch.")] = None,
@@ -82,13 +70,9 @@ def scan(
     budget: Annotated[
         float | None, typer.Option(metavar="X", help="Cost of a scan in bare training steps. [default: 12]")
     ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Give up after; 0 for never. [default: 600]")
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Give up after; 0 for never. [default: 600]")] = None,
     memory_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the worker, such as 8G.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. [default: 1]")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. [default: 1]")] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration instead of the nearest pyproject.toml.")
     ] = None,

@@ -29,8 +29,7 @@ def as_found(model: nn.Module, dtype: torch.dtype | None = None, device: torch.d
     parameters = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
     modules = list(model.modules())
     attributes = [
-        (m, [(n, v, v.copy() if type(v) in (dict, OrderedDict) else None) for n, v in m.__dict__.items()])
-        for m in modules
+        (m, [(n, v, v.copy() if type(v) in (dict, OrderedDict) else None) for n, v in m.__dict__.items()]) for m in modules
     ]
     buffers: dict[int, Tensor] = {}
     with _ambient_state():

@@ -10,12 +10,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _LAST = frozenset(
-    ["mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "embedding", "_embedding_bag", "native_layer_norm", "_fused_rms_norm", "_thnn_fused_lstm_cell"]
+    [
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "linear",
+        "matmul",
+        "embedding",
+        "_embedding_bag",
+        "native_layer_norm",
+        "_fused_rms_norm",
+        "_thnn_fused_lstm_cell",
+    ]
 )
 _SECOND = frozenset(
-    ["convolution", "_convolution", "conv2d", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "native_group_norm", "mkldnn_convolution", "slow_conv2d", "thnn_conv2d", "_slow_conv2d_forward", "slow_conv3d_forward", "_batch_norm_with_update"]
+    [
+        "convolution",
+        "_convolution",
+        "conv2d",
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "cudnn_batch_norm",
+        "native_group_norm",
+        "mkldnn_convolution",
+        "slow_conv2d",
+        "thnn_conv2d",
+        "_slow_conv2d_forward",
+        "slow_conv3d_forward",
+        "_batch_norm_with_update",
+    ]
 )
-_UNITS_LOST = frozenset(["sum", "mean", "amax", "amin", "max", "min", "_softmax", "_log_softmax", "var", "std", "norm", "linalg_vector_norm"])
+_UNITS_LOST = frozenset(
+    ["sum", "mean", "amax", "amin", "max", "min", "_softmax", "_log_softmax", "var", "std", "norm", "linalg_vector_norm"]
+)
 
 
 def unit_dim(

@@ -11,7 +11,7 @@ def merge(into: Run, more: Run) -> None:
     (another path through the model) is left out. The graph, errors and loss stay those of the first batch."""
     if more.error is not None:
         return
-    theirs = {key: op for key, op in _keyed(more)}
+    theirs = dict(_keyed(more))
     for key, op in _keyed(into):
         other = theirs.get(key)
         if other is None:

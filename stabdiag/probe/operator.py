@@ -84,8 +84,7 @@ def operator(func: Any) -> Operator:
         name=name,
         view=(aliases and not mutates) or name in _COPIES or torch.Tag.inplace_view in func.tags,
         mutates=mutates,
-        random=torch.Tag.nondeterministic_seeded in func.tags
-        and name not in ("_scaled_dot_product_flash_attention_for_cpu",),
+        random=torch.Tag.nondeterministic_seeded in func.tags and name not in ("_scaled_dot_product_flash_attention_for_cpu",),
         pointwise=torch.Tag.pointwise in func.tags,
         results=1 if name in _STATISTICS_AFTER_FIRST else None,
         made=name not in _NO_RESULT,

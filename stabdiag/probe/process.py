@@ -87,9 +87,7 @@ def _crashed(worker: subprocess.Popen[bytes], doing: str) -> ScanError:
         raise KeyboardInterrupt
     if code < 0:
         name = signal.Signals(-code).name
-        hint = (
-            "it may have run out of memory" if name == "SIGKILL" else "a native extension of the model may be at fault"
-        )
+        hint = "it may have run out of memory" if name == "SIGKILL" else "a native extension of the model may be at fault"
         return ScanError("crash", f"the worker was ended by {name} during {doing}: {hint}; run the model alone to see")
     return ScanError(
         "crash", f"the model's code ended the worker with exit status {code} during {doing}: it must not call os._exit"

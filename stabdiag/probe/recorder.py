@@ -119,9 +119,7 @@ class Recorder:
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         run.parameters = parameters(stage.model, scale)
-        run.buffers = {
-            n: stats.resolve(s) for n, b in stage.model.named_buffers() if (s := stats.measure(b)) is not None
-        }
+        run.buffers = {n: stats.resolve(s) for n, b in stage.model.named_buffers() if (s := stats.measure(b)) is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if keep is not None:
             keep.outputs = [o.detach().clone() for o in outputs]

@@ -35,9 +35,7 @@ def probe(
 
     `save` is called with the Trace after each part, so that what is known survives a crash of the worker.
     """
-    device = torch.device(
-        request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    device = torch.device(request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     trace = Trace(subject.facts)
     recorder = Recorder(subject, device, measurements())
     todo = plan(subject, request)

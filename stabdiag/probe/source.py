@@ -65,9 +65,7 @@ def _location(at: _Site) -> Location:
     line = line or code.co_firstlineno
     below = ""
     if library is not None:
-        below = (
-            f"{shown(library.co_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
-        )
+        below = f"{shown(library.co_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
     return Location(
         path=shown(code.co_filename),
         line=line,

@@ -162,9 +162,7 @@ def _run(kernel: Kernel, address: int, count: int, width: int) -> Stats:
     threads = min(torch.get_num_threads(), count // ALONE)
     if threads <= 1:
         return _run_chunk(kernel, address, count, stride)
-    chunk = (
-        -(-count // threads // stride) * stride
-    )  # a multiple, so that the sample is the same for any number of threads
+    chunk = -(-count // threads // stride) * stride  # a multiple, so that the sample is the same for any number of threads
     starts = range(0, count, chunk)
     parts = _threads(threads - 1).map(
         lambda start: _run_chunk(kernel, address + start * width, min(chunk, count - start), stride), starts[1:]

@@ -175,9 +175,7 @@ def _kernel(word: Any, uword: Any, mantissa: int, bias: int) -> Any:
         minimum, maximum = np.inf, -np.inf
         if count > nan + posinf + neginf:
             negative, positive = np.int64(bottom & np.uint64(magnitude)), np.int64(least & np.uint64(magnitude))
-            minimum = (
-                -_value(negative, mantissa, bias) if bottom > np.uint64(magnitude) else _value(positive, mantissa, bias)
-            )
+            minimum = -_value(negative, mantissa, bias) if bottom > np.uint64(magnitude) else _value(positive, mantissa, bias)
             maximum = _value(top, mantissa, bias) if top >= 0 else -_value(positive, mantissa, bias)
         min_abs = _value(smallest, mantissa, bias) if smallest < infinity else np.inf
         return nan, posinf, neginf, zeros, minimum, maximum, min_abs, sampled, total, total_sq, entries

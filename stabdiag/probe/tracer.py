@@ -70,9 +70,7 @@ class Tracer(TorchDispatchMode):
         self._compare = compare
         self._statistics = statistics
         self._known: dict[_Key, int] = {}
-        self._detached: dict[
-            _Key, int
-        ] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
+        self._detached: dict[_Key, int] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
         self._written: dict[int, int] = {}
         self._layers: list[str] = []
         self._op_of_sequence: dict[int, int] = {}
@@ -145,9 +143,7 @@ class Tracer(TorchDispatchMode):
         op = self._record(info, inputs, attributes)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         if not outputs and info.mutates:  # foreach ops return nothing and write lists
-            outputs = [
-                t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)
-            ]
+            outputs = [t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)]
         self._results(op, info, outputs)
         if wanted and outputs:
             self.facts.measure(wanted, self.run, op, tensors, outputs[0], self.run.values[op.outputs[0]].unit_dim)

@@ -43,30 +43,18 @@ def main() -> None:
 
 
 def _probe(request: ScanRequest, target: Path, messages: TextIO) -> None:
-    from stabdiag.probe import stats
-    from stabdiag.probe.runner import probe
-    from stabdiag.subject.construction import recording
-    from stabdiag.subject.load import load
+    from stabdiag.probe.here import probe_file
+    from stabdiag.trace_file import dumps
 
     def progress(what: str, share: float) -> None:
         _tell(messages, progress=what, share=round(share, 3))
 
     def save(trace: Trace) -> None:
-        from stabdiag.trace_file import dumps
-
-        trace.modules, lines = construction.of_modules(subject.model), construction.of_parameters(subject.model)
-        for parameter in (p for run in trace.runs for p in run.parameters):
-            parameter.initialised_at = lines.get(parameter.name)
-            parameter.made_at = trace.modules.get(parameter.name.rpartition(".")[0])
         part = target.with_suffix(".part")
         part.write_text(dumps(trace), encoding="utf-8")
         part.replace(target)
 
-    progress("load", 0.0)
-    stats.warm_up()
-    with recording() as construction:
-        subject = load(request)
-    probe(subject, request, progress, save)
+    probe_file(request, progress, save)
 
 
 def _described(error: BaseException) -> dict[str, Any]:
@@ -75,7 +63,9 @@ def _described(error: BaseException) -> dict[str, Any]:
     if isinstance(error, SubjectError):
         return {"kind": error.kind, "message": str(error), "detail": error.detail}
     if isinstance(error, SystemExit):
-        message = f'the model\'s code ended the scan by calling sys.exit({error.code!r}): guard it with `if __name__ == "__main__"`'
+        message = (
+            f'the model\'s code ended the scan by calling sys.exit({error.code!r}): guard it with `if __name__ == "__main__"`'
+        )
         return {"kind": "load", "message": message, "detail": traceback.format_exc()}
     if isinstance(error, MemoryError):
         message = "the scan ran out of memory: give a smaller input with --input or a larger --memory-limit"

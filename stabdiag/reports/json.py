@@ -94,9 +94,7 @@ def load(text: str, name: str = "the report") -> Report:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{name} is no complete JSON (line {error.lineno}: {error.msg}); scan again with `-o {name}`"
-        ) from None
+        raise UserError(f"{name} is no complete JSON (line {error.lineno}: {error.msg}); scan again with `-o {name}`") from None
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, str) or not schema.startswith("stabdiag/"):
         raise UserError(f"{name} is no stabdiag report: its `schema` is {schema!r}, expected `{SCHEMA}`")

@@ -118,9 +118,7 @@ def _short(number: int) -> str:
 def _verdicts(precisions: list[PrecisionVerdict], width: int) -> Iterator[Text]:
     names = max(12, *(len(p.name) for p in precisions))
     words = max(9, *(cell_len(verdict_words(p)) for p in precisions))
-    yield Text(
-        f"{'precision':{names}} {'verdict':{words}} {'output error':>13} {'gradient error':>15} {'headroom':>9}", "dim"
-    )
+    yield Text(f"{'precision':{names}} {'verdict':{words}} {'output error':>13} {'gradient error':>15} {'headroom':>9}", "dim")
     for p in precisions:
         row = Text(f"{p.name:{names}} ")
         row.append(verdict_words(p).ljust(words), VERDICT_STYLES[p.verdict])

@@ -68,9 +68,7 @@ def bind(
                 opened += lacking
             else:
                 kwargs[parameter.name] = _call(configuration, taken, configuration.__name__)
-                notes.append(
-                    f"{parameter.name}={configuration.__name__}({', '.join(f'{k}={v!r}' for k, v in taken.items())})"
-                )
+                notes.append(f"{parameter.name}={configuration.__name__}({', '.join(f'{k}={v!r}' for k, v in taken.items())})")
             continue
         variable = _variable(parameter.name, module)
         if variable is not None:
@@ -106,9 +104,7 @@ def build(target: Callable[..., Any], name: str, module: ModuleType, given: dict
     model = _call(target, kwargs, name, args)
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):
-        raise SubjectError(
-            f"{name}() returned {type(model).__name__}; expected it to return the model, an nn.Module.", "load"
-        )
+        raise SubjectError(f"{name}() returned {type(model).__name__}; expected it to return the model, an nn.Module.", "load")
     return model
 
 

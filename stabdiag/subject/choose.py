@@ -59,9 +59,7 @@ def _named(module: ModuleType, shown: str, name: str) -> Choice:
         return Choice(name, f"{name}, named on the command line", instance=value)
     if callable(value):
         return Choice(name, f"{name}, named on the command line", target=value)
-    raise SubjectError(
-        f"{name} in {shown} is {type(value).__name__}; expected an nn.Module, its class or a factory.", "load"
-    )
+    raise SubjectError(f"{name} in {shown} is {type(value).__name__}; expected an nn.Module, its class or a factory.", "load")
 
 
 def _instance(module: ModuleType, shown: str) -> Choice | None:
@@ -128,21 +126,15 @@ def _of_several(
         return Choice(name, f"{kind} {name}, {why}{also}", target=objects[name])
 
     if len(names) == 1:
-        return chosen(
-            names[0], "the only one that nothing else in the file uses" if len(objects) > 1 else "the only model"
-        )
-    plain = [
-        n for n in names if _folded(n) == _folded(module.__name__.rpartition(".")[2].removeprefix("stabdiag_subject_"))
-    ]
+        return chosen(names[0], "the only one that nothing else in the file uses" if len(objects) > 1 else "the only model")
+    plain = [n for n in names if _folded(n) == _folded(module.__name__.rpartition(".")[2].removeprefix("stabdiag_subject_"))]
     if len(plain) == 1:
         return chosen(plain[0], "it has the file's name")
     called = [n for n in names if any(n in names_in(statement) for statement in main_block(tree_of(module)))]
     if len(called) == 1:
         return chosen(called[0], "the one the file itself runs")
     factories = [n for n in names if not inspect.isclass(objects[n])]
-    conventional = [
-        n for n in factories if n in ("get_model", "create_model", "make_model", "build", "model", "get_network")
-    ]
+    conventional = [n for n in factories if n in ("get_model", "create_model", "make_model", "build", "model", "get_network")]
     if len(conventional) == 1:
         return chosen(conventional[0], "its name says so")
     family = {frozenset(_reach(n, graph) & {k for k in objects if inspect.isclass(objects[k])}) for n in names}
@@ -171,9 +163,7 @@ def _ambiguous(shown: str, names: list[str]) -> SubjectError:
 
 
 def _instances(module: ModuleType) -> dict[str, nn.Module]:
-    found = {
-        key: getattr(value, "_orig_mod", value) for key, value in vars(module).items() if isinstance(value, nn.Module)
-    }
+    found = {key: getattr(value, "_orig_mod", value) for key, value in vars(module).items() if isinstance(value, nn.Module)}
     return {key: value for key, value in found.items() if any(True for _ in value.parameters())}
 
 
@@ -230,19 +220,13 @@ def _returns_model(node: ast.FunctionDef, module: ModuleType, known: set[str]) -
         if isinstance(value.func, ast.Name) and value.func.id in known:
             return True
         home = inspect.getmodule(called) if called is not None else None
-        return text.endswith("from_config") or (
-            home is not None and ".models" in home.__name__ and inspect.isfunction(called)
-        )
+        return text.endswith("from_config") or (home is not None and ".models" in home.__name__ and inspect.isfunction(called))
 
     assigned: set[str] = set()
     for part in ast.walk(node):
         if isinstance(part, ast.Assign) and makes_model(part.value):
             assigned |= {t.id for t in part.targets if isinstance(t, ast.Name)}
-    if (
-        node.returns is not None
-        and isinstance(node.returns, ast.Attribute)
-        and ast.unparse(node.returns) == "nn.Module"
-    ):
+    if node.returns is not None and isinstance(node.returns, ast.Attribute) and ast.unparse(node.returns) == "nn.Module":
         return True
     return any(makes_model(part.value) for part in ast.walk(node) if isinstance(part, ast.Return))
 

@@ -25,7 +25,5 @@ def resolve(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             seen = "sees no CUDA device" if not count else f"sees only {count} CUDA device(s)"
-            raise SubjectError(
-                f"--device {name} was asked for, but this PyTorch {seen}; use --device cpu or auto.", "usage"
-            )
+            raise SubjectError(f"--device {name} was asked for, but this PyTorch {seen}; use --device cpu or auto.", "usage")
     return device

@@ -44,9 +44,7 @@ def parse_target(target: str) -> Target:
     text = str(path)
     if not text.endswith(".py") and all(part.isidentifier() for part in text.split(".")) and _installed(text):
         return Target(None, text, name)
-    raise SubjectError(
-        f"{path} does not exist; expected a Python file with a model in it (FILE.py or FILE.py:Name).", "load"
-    )
+    raise SubjectError(f"{path} does not exist; expected a Python file with a model in it (FILE.py or FILE.py:Name).", "load")
 
 
 def import_target(target: Target) -> ModuleType:
@@ -63,9 +61,7 @@ def import_target(target: Target) -> ModuleType:
         with torch.enable_grad():
             return importlib.import_module(target.module) if target.path is None else _import_file(target.path, tree)
     except SystemExit as error:
-        what = (
-            "parses command-line arguments" if _raised_by(error, "argparse.py") else f"calls sys.exit({error.code!r})"
-        )
+        what = "parses command-line arguments" if _raised_by(error, "argparse.py") else f"calls sys.exit({error.code!r})"
         raise SubjectError(
             f'{shown} {what} when it is imported{place(error)}; move that under `if __name__ == "__main__":`.',
             "load",
@@ -97,9 +93,7 @@ def _parse(path: Path) -> ast.Module:
             f"{path} is not valid Python: {error.msg} in line {error.lineno}; repair that line first.", "load"
         ) from error
     except (ValueError, UnicodeDecodeError, RecursionError, MemoryError) as error:
-        raise SubjectError(
-            f"{path} is not Python source ({one_line(error)}); expected a .py text file.", "load"
-        ) from error
+        raise SubjectError(f"{path} is not Python source ({one_line(error)}); expected a .py text file.", "load") from error
     except OSError as error:
         raise SubjectError(f"{path} cannot be read: {error.strerror}.", "load") from error
 

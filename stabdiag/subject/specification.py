@@ -109,9 +109,7 @@ def parse(text: str) -> Specification:
         raise SubjectError(f"--input {text} cannot be read; {expected}.", "usage")
     name = match["dtype"] or ("int64" if match["high"] else "float32")
     if name not in _DTYPES:
-        raise SubjectError(
-            f"--input {text}: unknown dtype {name}; expected one of {', '.join(sorted(_DTYPES))}.", "usage"
-        )
+        raise SubjectError(f"--input {text}: unknown dtype {name}; expected one of {', '.join(sorted(_DTYPES))}.", "usage")
     dtype, shape = _DTYPES[name], tuple(int(n) for n in re.split("[x×]", match["shape"]))
     if 0 in shape:
         raise SubjectError(f"--input {text} has a dimension of size 0; {expected}.", "usage")
@@ -119,8 +117,6 @@ def parse(text: str) -> Specification:
         return Specification(match["name"] or "", shape, dtype, "ones", why="--input")
     whole = not dtype.is_floating_point
     if match["high"] and (not whole or int(match["high"]) < 1):
-        raise SubjectError(
-            f"--input {text}: `<high` needs an integer dtype and a bound of at least 1; {expected}.", "usage"
-        )
+        raise SubjectError(f"--input {text}: `<high` needs an integer dtype and a bound of at least 1; {expected}.", "usage")
     high = int(match["high"] or 2) if whole else 0
     return Specification(match["name"] or "", shape, dtype, "integers" if whole else "normal", high, why="--input")

@@ -29,9 +29,7 @@ def names_in(node: ast.AST) -> set[str]:
 
 def main_block(tree: ast.Module) -> list[ast.stmt]:
     """What stands under `if __name__ == "__main__":`, and in the functions of the file it calls directly."""
-    body = [
-        s for node in tree.body if isinstance(node, ast.If) and "__name__" in names_in(node.test) for s in node.body
-    ]
+    body = [s for node in tree.body if isinstance(node, ast.If) and "__name__" in names_in(node.test) for s in node.body]
     called = set().union(*(names_in(statement) for statement in body)) if body else set()
     return body + [s for f in tree.body if isinstance(f, ast.FunctionDef) and f.name in called for s in f.body]
 

@@ -45,13 +45,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     state = read_tensors(path, "--weights")
     while isinstance(state, dict) and not any(isinstance(value, torch.Tensor) for value in state.values()):
-        inner = [
-            v for v in state.values() if isinstance(v, dict) and any(isinstance(t, torch.Tensor) for t in v.values())
-        ]
+        inner = [v for v in state.values() if isinstance(v, dict) and any(isinstance(t, torch.Tensor) for t in v.values())]
         if len(inner) != 1:
-            inner = [
-                state[key] for key in ("state_dict", "model_state_dict", "model") if isinstance(state.get(key), dict)
-            ][:1]
+            inner = [state[key] for key in ("state_dict", "model_state_dict", "model") if isinstance(state.get(key), dict)][:1]
         if not inner:
             raise SubjectError(f"--weights {path} holds no state_dict; expected parameter names and tensors.", "input")
         state = inner[0]

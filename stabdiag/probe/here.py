@@ -1,0 +1,47 @@
+"""Load and probe in this process: what the worker does, and what the Python API does with a live model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from stabdiag.probe import stats
+from stabdiag.probe.runner import probe
+from stabdiag.request import ScanRequest
+from stabdiag.subject.construction import Construction, recording
+from stabdiag.subject.load import live, load
+from stabdiag.subject.subject import Subject
+from stabdiag.trace import Trace
+
+Progress = Callable[[str, float], None]
+
+
+def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace], None] = lambda trace: None) -> Trace:
+    """Load the request's target and probe it. Raises SubjectError when there is nothing to probe."""
+    progress("load", 0.0)
+    stats.warm_up()
+    with recording() as construction:
+        subject = load(request)
+    return _probe(subject, construction, request, progress, save)
+
+
+def probe_live(model: nn.Module, inputs: Any, loss: Any, request: ScanRequest, progress: Progress) -> Trace:
+    """Probe a model that is at hand; it is left as found."""
+    return _probe(live(model, inputs, loss), Construction(), request, progress, lambda trace: None)
+
+
+def _probe(
+    subject: Subject, construction: Construction, request: ScanRequest, progress: Progress, save: Callable[[Trace], None]
+) -> Trace:
+    def locate(trace: Trace) -> None:
+        trace.modules, lines = construction.of_modules(subject.model), construction.of_parameters(subject.model)
+        for parameter in (p for run in trace.runs for p in run.parameters):
+            parameter.initialised_at = lines.get(parameter.name)
+            parameter.made_at = trace.modules.get(parameter.name.rpartition(".")[0])
+        save(trace)
+
+    trace = probe(subject, request, progress, locate)
+    locate(trace)
+    return trace

@@ -21,7 +21,8 @@ def safe_scale(run: Run, format: Format, limit: float = 2.0**24) -> float:
     largest = largest_gradient(run)
     if not largest:
         return 1.0
-    return 2.0 ** min(max(0, floor(log2(format.max / largest)) - HEADROOM_BITS), log2(limit))
+    exponent = max(0.0, floor(log2(format.max / largest)) - HEADROOM_BITS)
+    return float(2.0 ** min(exponent, log2(limit)))
 
 
 def parameter_gradients(run: Run) -> Stats | None:

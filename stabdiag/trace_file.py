@@ -42,7 +42,10 @@ def loads(text: str) -> Trace:
     table = [Location(*at) for at in data["locations"]]
 
     def stats(item: Any) -> Stats | None:
-        return None if item is None else Stats(*item[:-1], dict(map(tuple, item[-1])))
+        if item is None:
+            return None
+        *head, histogram = item
+        return Stats(*head, {int(exponent): int(count) for exponent, count in histogram})
 
     def place(item: Any) -> Location | None:
         return None if item is None else table[item]
@@ -52,8 +55,9 @@ def loads(text: str) -> Trace:
         return Value(kind, name, op, dtype, tuple(shape), unit_dim, stats(measured), stats(gradient), error)
 
     def op(item: Any) -> Op:
-        at = [f.name for f in fields(Op)].index("location")
-        return Op(*item[:at], place(item[at]), *item[at + 1 :])
+        have = dict(zip((f.name for f in fields(Op)), item, strict=True))
+        have["location"] = place(have["location"])
+        return Op(**have)
 
     def parameter(item: Any) -> Parameter:
         have = dict(zip((f.name for f in fields(Parameter)), item, strict=True))
@@ -69,6 +73,9 @@ def loads(text: str) -> Trace:
         have["buffers"] = {n: stats(s) for n, s in have["buffers"].items()}
         return Run(**have)
 
-    subject, runs, not_run, *rest = data["trace"]
-    modules = {name: place(at) for name, at in rest.pop().items()}
-    return Trace(SubjectFacts(*subject), [run(r) for r in runs], [NotRun(*n) for n in not_run], *rest, modules)
+    have = dict(zip((f.name for f in fields(Trace)), data["trace"], strict=True))
+    have["subject"] = SubjectFacts(*have["subject"])
+    have["runs"] = [run(r) for r in have["runs"]]
+    have["not_run"] = [NotRun(*n) for n in have["not_run"]]
+    have["modules"] = {name: place(at) for name, at in have["modules"].items()}
+    return Trace(**have)

@@ -38,7 +38,7 @@ class ModuleStack:
         self.calls[path] = call
         self.stack.append((path, type(module).__name__, call))
         if isinstance(module, nn.RNNBase):  # oneDNN's fused LSTM hides the gates
-            self._onednn.append(torch.backends.mkldnn.enabled)
+            self._onednn.append(torch._C._get_mkldnn_enabled())
             torch._C._set_mkldnn_enabled(False)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:

@@ -16,7 +16,7 @@ from stabdiag.probe.guest import as_found, seed_everything
 from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
 from stabdiag.probe.reference import Reference, distance
 from stabdiag.probe.replay import Replay
-from stabdiag.probe.tracer import Tracer, plain
+from stabdiag.probe.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Parameter, Run
@@ -100,7 +100,7 @@ class Recorder:
         seed_everything(SEED + batch)
         inputs = self.inputs(stage, batch)
         replay = self.replays.get((batch, seed, step))
-        execute = emulated if stage.emulate else plain
+        execute: Execute = emulated if stage.emulate else plain
         if replay is None:
             replay = self.replays[(batch, seed, step)] = Replay()
             execute = replay.recording(execute)
@@ -119,7 +119,7 @@ class Recorder:
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         run.parameters = parameters(stage.model, scale)
-        run.buffers = {n: stats.resolve(s) for n, b in stage.model.named_buffers() if (s := stats.measure(b)) is not None}
+        run.buffers = {n: s for n, b in stage.model.named_buffers() if (s := stats.resolve(stats.measure(b))) is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if keep is not None:
             keep.outputs = [o.detach().clone() for o in outputs]

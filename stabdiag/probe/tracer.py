@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from stabdiag.probe.layout import unit_dim
 from stabdiag.probe.module_stack import ModuleStack
 from stabdiag.probe.operator import Operator, operator
 from stabdiag.rule import Measurement
-from stabdiag.trace import Op, Run, Value
+from stabdiag.trace import Op, Run, Stats, Value
 
 Execute = Callable[[Any, Operator, Sequence[Any], dict[str, Any]], Any]
 """Runs one op: `(func, operator, args, kwargs) -> result`. Emulation and replayed randomness wrap the plain call."""
@@ -39,7 +39,7 @@ def plain(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]
     return func(*args, **kwargs)
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     """Records into `run` what happens while it is entered. One tracer records one batch.
 
     Args:
@@ -61,7 +61,7 @@ class Tracer(TorchDispatchMode):
         compare: Callable[[Op, Value, Tensor], None] | None = None,
         statistics: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.run = run
         self.phase = "forward"
         self.modules = ModuleStack(model)
@@ -219,7 +219,7 @@ class Tracer(TorchDispatchMode):
             if info.view and op.inputs and _same_elements(shown := values[op.inputs[0]], value):
                 value.stats = shown.stats
             elif not info.view or info.name == "_to_copy":
-                value.stats = stats.measure(tensor)
+                value.stats = cast("Stats | None", stats.measure(tensor))  # Pending on CUDA until the run is over
             if self._compare is not None and (not info.view or info.name == "_to_copy"):
                 self._compare(op, value, tensor)
 
@@ -258,18 +258,18 @@ class Tracer(TorchDispatchMode):
                 return value.stats
         measured = stats.measure(tensor)
         if value_id is not None:
-            self.run.values[value_id].stats = measured
+            self.run.values[value_id].stats = cast("Stats | None", measured)
         return measured
 
     # -- context ----------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Tracer:
         self._context.enter_context(self.modules.following())
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call, unused-ignore]
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call, unused-ignore]
         self._context.close()
         self.facts.settle()
         for value in self.run.values:

@@ -1,0 +1,165 @@
+"""From a target on the command line to a Subject."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from stabdiag.subject import device as devices
+from stabdiag.subject import objective
+from stabdiag.subject.build import bind, build, literal
+from stabdiag.subject.choose import Choice, choose
+from stabdiag.subject.importing import import_target, parse_target
+from stabdiag.subject.inputs import Source, find_inputs
+from stabdiag.subject.seeds import seeded, shifted
+from stabdiag.subject.subject import Inputs, Subject, SubjectError
+from stabdiag.subject.trial import attempt
+from stabdiag.subject.weights import load_weights
+from stabdiag.trace import SubjectFacts
+
+
+def load(
+    target: str,
+    *,
+    arguments: dict[str, str] | None = None,
+    input_specs: Sequence[str] = (),
+    data: str | None = None,
+    weights: str | None = None,
+    device: str = "cpu",
+) -> Subject:
+    """Load what is to be scanned. The model stays where its author built it; moving it to `device` is the caller's.
+
+    Args:
+        target: `path[:name]` or `module:name`.
+        arguments: `--arg key=value` as text, read as Python literals.
+        input_specs: `--input`, each as `specification.parse` reads it.
+        data: file with a batch.
+        weights: file with a state_dict.
+        device: checked only.
+
+    Raises:
+        SubjectError: everything a person can do wrong, in one sentence.
+    """
+    devices.resolve(device)
+    taken = parse_target(target)
+    given = {key: literal(value) for key, value in (arguments or {}).items()}
+    shown = str(taken.path or taken.module)
+    try:
+        with seeded(0):
+            module = import_target(taken)
+            choice = choose(module, shown, taken.name, given)
+            model = _made(choice, module, given)
+            if weights is not None:
+                _initialised(model, module, choice.name, input_specs, data)
+                load_weights(model, Path(weights))
+            source = find_inputs(model, module, choice.name, list(input_specs), data)
+            goal, ignored = _objective(module, source, model)
+            optimizer = _contract(module, "make_optimizer")
+    except RecursionError as error:
+        raise SubjectError(f"{shown} recurses without end; repair that first.", "load") from error
+    rebuild = _rebuild(choice, module, given, source) if choice.target is not None and weights is None else None
+    facts = SubjectFacts(
+        path=_relative(taken.path) if taken.path is not None else taken.module,
+        name=choice.name if choice.target is None or inspect.isclass(choice.target) else type(model).__name__,
+        parameters=sum(p.numel() for p in model.parameters()),
+        inputs=source.text,
+        objective=goal.name,
+        how={
+            "model": choice.how + _arguments_note(choice, module, given) + (f"; weights from {weights}" if weights else ""),
+            "inputs": source.why,
+            "objective": goal.why + ignored,
+        },
+        declared=[
+            name
+            for name, present in (("inputs", source.declared), ("loss", goal.declared), ("optimizer", optimizer is not None))
+            if present
+        ],
+        rebuildable=rebuild is not None,
+    )
+    return Subject(model, source.batch, goal.loss, facts, source.batches, optimizer, rebuild)
+
+
+def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Module:
+    if choice.instance is not None:
+        if given:
+            raise SubjectError(
+                f"--arg was given, but {choice.name} is already built at module level; name a class or factory instead.", "usage"
+            )
+        model = choice.instance
+    else:
+        assert choice.target is not None
+        with seeded(0):
+            model = build(choice.target, choice.name, module, given)
+    # Compiled parts run eager: what torch.compile made of them hides their ops from the tracer.
+    for path, part in list(model.named_modules()):
+        for name, child in list(part.named_children()):
+            if hasattr(child, "_orig_mod"):
+                setattr(part, name, child._orig_mod)
+    return model.train()
+
+
+def _initialised(model: nn.Module, module: ModuleType, name: str, specifications: Sequence[str], data: str | None) -> None:
+    """Give lazy layers their sizes by one trial forward, so that weights fit them."""
+    if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in model.modules()):
+        find_inputs(model, module, name, list(specifications), data)
+
+
+def _rebuild(choice: Choice, module: ModuleType, given: dict[str, Any], source: Source) -> Callable[[int], nn.Module]:
+    def rebuild(k: int) -> nn.Module:
+        with seeded(k), shifted(k, module):
+            assert choice.target is not None
+            model = _made(choice, module, given) if k == 0 else build(choice.target, choice.name, module, given).train()
+        if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in model.modules()):
+            attempt(model, source.batch(0))
+        return model
+
+    return rebuild
+
+
+def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[objective.Objective, str]:
+    loss = getattr(module, "loss", None)
+    function = _contract(module, "loss")
+    ignored = ""
+    if function is not None:
+        return objective.declared(function, source.output), ""
+    if loss is not None:
+        ignored = "; the file's own `loss` is not a function of the output alone"
+    goal = objective.chosen(source.output, source.batch(0), model)
+    value = goal.loss(source.output, source.batch(0))
+    assert value.numel() == 1
+    return goal, ignored
+
+
+def _contract(module: ModuleType, name: str) -> Callable[[Any], Any] | None:
+    """A function of the file with this name that can be called with one argument."""
+    function = getattr(module, name, None)
+    if not callable(function) or isinstance(function, nn.Module):
+        return None
+    try:
+        inspect.signature(function).bind(None)
+    except (TypeError, ValueError):
+        return None
+    return function  # type: ignore[no-any-return]
+
+
+def _arguments_note(choice: Choice, module: ModuleType, given: dict[str, Any]) -> str:
+    if choice.target is None:
+        return ""
+    note = bind(choice.target, choice.name, module, given)[2]
+    return f"; {note}" if note else ""
+
+
+def _relative(path: Path) -> str:
+    """The path below the working directory, POSIX; as it was given where it lies elsewhere."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+__all__ = ["Inputs", "Subject", "SubjectError", "load"]

@@ -1,0 +1,275 @@
+"""What to change in the inputs after a trial forward refused them.
+
+The call that refused tells most: a Linear that got 400 features and has 256 says so in the shapes of its arguments. A size is
+traced to the input dimension that has it, or that it is a multiple of, or, behind convolutions, solved for by trying sizes.
+What the message says is read for numbers and kinds only.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from stabdiag.subject.signature import SAMPLES, guesses
+from stabdiag.subject.specification import Specification
+from stabdiag.subject.trial import Trial
+
+Plan = tuple[Specification, ...]
+
+_SIZES = (32, 28, 64, 96, 128, 224, 48, 84, 256, 299, 192, 227, 112, 160, 240, 320, 384, 512, 16, 572)
+"""Image sizes in use, the cheap ones early."""
+
+
+def proposals(plan: Plan, trial: Trial, model: nn.Module, parameters: list[inspect.Parameter]) -> Iterator[Plan]:
+    """Plans that may get further, the likeliest first."""
+    said = str(trial.error)
+    yield from _added(plan, said, model, parameters, named_only=True)
+    yield from _dtypes(plan, trial, said, model)
+    pairs = list(dict.fromkeys(_mismatches(trial, said)))
+    for have, want in pairs:
+        yield from _resized(plan, have, want)
+    yield from _configured_sizes(plan, model)
+    for have, want in pairs:
+        yield from _solved(plan, have, want)
+    yield from _ranks(plan, said)
+    for index, old in enumerate(plan):
+        parameter = next((p for p in parameters if p.name == old.name), None)
+        if parameter is not None:
+            for guess in guesses(parameter, model, index, len(plan)):
+                yield _with(plan, index, guess)
+    for size in _SIZES:
+        yield _with_sides(plan, size)
+    yield from _added(plan, said, model, parameters, named_only=False)
+    for length in (16, 32, 8, 64, 128, 10, 20, 50, 100, 256, 512, 1):
+        yield tuple(_longer(old, length) for old in plan)
+
+
+def distance(trial: Trial) -> float:
+    """How far the refusing call was from being satisfied: |log(have / want)| of its best mismatch, 0 when unknown."""
+    pairs = [(h, w) for h, w in _shape_mismatches(trial) if h > 0 and w > 0]
+    return min((abs(math.log(have / want)) for have, want in pairs), default=0.0)
+
+
+def _with(plan: Plan, index: int, new: Specification) -> Plan:
+    return (*plan[:index], new, *plan[index + 1 :])
+
+
+def _mismatches(trial: Trial, said: str) -> Iterator[tuple[int, int]]:
+    yield from _shape_mismatches(trial)
+    numbers = [int(n) for n in re.findall(r"(?<![\w.])\d{1,7}(?![\w.]*\w*\.)", said)][:12]
+    for have in numbers:
+        for want in numbers:
+            if have != want and want > 0:
+                yield have, want
+
+
+def _shape_mismatches(trial: Trial) -> Iterator[tuple[int, int]]:
+    """(size it got, size it wants) from the shapes of the refusing call's arguments."""
+    tensors = [a for a in trial.arguments if isinstance(a, torch.Tensor)]
+    tensors += [a for a in trial.keywords.values() if isinstance(a, torch.Tensor)]
+    listed = [a for a in trial.arguments if isinstance(a, list | tuple) and a and isinstance(a[0], torch.Tensor)]
+    name = trial.function.strip("_")
+    if name in ("linear", "addmm", "bilinear") and len(tensors) >= 2 and tensors[0].dim() and tensors[1].dim() > 1:
+        yield tensors[0].shape[-1], tensors[1].shape[-1]
+    elif name.startswith("conv") and len(tensors) >= 2 and tensors[0].dim() >= 2:
+        groups = next((a for a in reversed(trial.arguments) if isinstance(a, int)), trial.keywords.get("groups", 1))
+        channels = tensors[1].shape[0] if "transpose" in name else tensors[1].shape[1] * max(1, groups)
+        yield tensors[0].shape[1], channels
+        yield tensors[0].shape[-1], channels
+    elif name in ("matmul", "mm", "bmm", "einsum", "rmatmul", "mv") and len(tensors) >= 2:
+        if tensors[1].dim() >= 2 and tensors[0].dim() >= 1:
+            yield tensors[0].shape[-1], tensors[1].shape[-2]
+            yield tensors[1].shape[-2], tensors[0].shape[-1]
+    elif name in ("view", "reshape", "unflatten") and tensors:
+        sizes = trial.arguments[1:] if not isinstance(trial.arguments[1], list | tuple) else trial.arguments[1]
+        known = [n for n in sizes if isinstance(n, int) and n > 0]
+        total = tensors[0].numel()
+        if known and -1 in sizes:
+            for samples in (SAMPLES, 1):
+                yield total // samples, math.prod(known) // (SAMPLES if SAMPLES in known and samples == SAMPLES else 1)
+        elif known:
+            yield total, math.prod(known)
+    elif name in ("layer_norm", "rms_norm") and tensors and len(trial.arguments) > 1:
+        yield tensors[0].shape[-1], list(trial.arguments[1])[-1]
+    elif name in ("batch_norm", "instance_norm") and len(tensors) > 1 and tensors[0].dim() > 1:
+        yield tensors[0].shape[1], tensors[1].shape[0]
+    elif name in ("cat", "concat", "concatenate", "stack") and listed:
+        first, *others = listed[0]
+        for other in others:
+            for a, b in zip(first.shape, other.shape, strict=False):
+                if a != b:
+                    yield a, b
+                    yield b, a
+    elif len(tensors) >= 2:
+        for a, b in zip(reversed(tensors[0].shape), reversed(tensors[1].shape), strict=False):
+            if a != b and 1 not in (a, b):
+                yield a, b
+                yield b, a
+
+
+def _resized(plan: Plan, have: int, want: int) -> Iterator[Plan]:
+    """The dimension that is `have` becomes `want`; one that `have` is a multiple of changes in proportion."""
+    for index, old in enumerate(plan):
+        spots = [d for d, size in enumerate(old.shape) if size == have]
+        for spot in sorted(spots, key=lambda d: d == old.batch):
+            batch = old.batch if spot != old.batch else None
+            yield _with(plan, index, replace(old, shape=(*old.shape[:spot], want, *old.shape[spot + 1 :]), batch=batch))
+        if len(spots) > 1:
+            yield _with(plan, index, replace(old, shape=tuple(want if s == have else s for s in old.shape)))
+        if old.values in ("lengths", "integers") and old.high == have:
+            yield _with(plan, index, replace(old, high=want))
+    together = tuple(
+        replace(old, shape=tuple(want if s == have and d != old.batch else s for d, s in enumerate(old.shape))) for old in plan
+    )
+    yield together
+    for index, old in enumerate(plan):
+        for spot, size in enumerate(old.shape):
+            if spot != old.batch and size > 0 and have % size == 0 and (size * want) % have == 0:
+                yield _with(plan, index, replace(old, shape=(*old.shape[:spot], size * want // have, *old.shape[spot + 1 :])))
+        if len(old.shape) == 2 and old.dtype.is_floating_point:
+            # Some model reshapes flat features itself: (samples, tokens × features).
+            yield _with(plan, index, replace(old, shape=(old.shape[0], want)))
+
+
+def _solved(plan: Plan, have: int, want: int) -> Iterator[Plan]:
+    """Sizes of images, volumes and signals from which a flattened or patched size may come out right."""
+    for index, old in enumerate(plan):
+        spatial = len(old.shape) - 2
+        if spatial < 1 or not old.dtype.is_floating_point or have <= 0 or want <= 0:
+            continue
+        side = old.shape[-1]
+        near = {side * (want / have) ** (1 / spatial)}
+        if want > 1 and have > 1:
+            near.add(side * ((want - 1) / (have - 1)) ** (1 / spatial))
+        tried: list[int] = []
+        for exact in near:
+            tried += [round(exact), *(s for s in _SIZES if abs(s / exact - 1) < 0.25)]
+            tried += [round(exact) + d for d in (1, -1, 2, -2, 3, -3, 4, -4, 6, 8)]
+            tried += [m * max(1, round(exact / m)) for m in (2, 4, 8, 14, 16)]
+        for size in dict.fromkeys(t for t in tried if 0 < t <= 1024):
+            yield _with(plan, index, replace(old, shape=(*old.shape[:2], *(size,) * spatial)))
+
+
+def _configured_sizes(plan: Plan, model: nn.Module) -> Iterator[Plan]:
+    """Image sizes that a module keeps as an attribute (`image_size`, `img_size`)."""
+    for module in model.modules():
+        for name in ("image_size", "img_size", "input_size", "input_resolution", "resolution", "sample_size"):
+            size: Any = vars(module).get(name)
+            if isinstance(size, list | tuple) and size:
+                size = size[-1]
+            if isinstance(size, int) and 0 < size <= 1024:
+                yield _with_sides(plan, size)
+
+
+def _with_sides(plan: Plan, size: int) -> Plan:
+    return tuple(
+        replace(old, shape=(*old.shape[:2], *(size,) * (len(old.shape) - 2)))
+        if len(old.shape) >= 4 and old.dtype.is_floating_point
+        else old
+        for old in plan
+    )
+
+
+def _longer(old: Specification, length: int) -> Specification:
+    if old.values == "lengths":
+        return replace(old, high=length)
+    if len(old.shape) == 2 and old.values in ("integers", "ones") and old.batch is not None:
+        return replace(old, shape=(old.shape[0], length))
+    if len(old.shape) == 3 and old.batch is not None:
+        spot = 1 if old.batch == 0 else 0
+        return replace(old, shape=(*old.shape[:spot], length, *old.shape[spot + 1 :]))
+    return old
+
+
+def _dtypes(plan: Plan, trial: Trial, said: str, model: nn.Module) -> Iterator[Plan]:
+    """Ids where a table is indexed, smaller ids where they were out of range, floats where arithmetic wants them."""
+    tables = [a for a in trial.arguments if isinstance(a, torch.Tensor) and a.dim() == 2]
+    if trial.function in ("embedding", "embedding_bag") and tables:
+        rows = tables[-1].shape[0]
+        for index, old in enumerate(plan):
+            if old.values in ("normal", "ones"):
+                shape = old.shape if len(old.shape) <= 2 else old.shape[:2]
+                yield _with(plan, index, Specification(old.name, shape, torch.int64, "integers", rows, old.batch, "token ids"))
+                yield _with(
+                    plan,
+                    index,
+                    Specification(old.name, (SAMPLES, 24), torch.int64, "integers", rows, 0, f"ids below {rows}"),
+                )
+                yield _with(
+                    plan, index, Specification(old.name, (SAMPLES,), torch.int64, "integers", rows, 0, f"ids below {rows}")
+                )
+            elif old.values in ("integers", "steps") and old.high > rows:
+                yield _with(plan, index, replace(old, high=rows))
+    wants_integers = re.search(r"indices|\bLong\b|\bInt\b|int64|index(es|ing)?|one_hot", said)
+    if wants_integers:
+        for index, old in enumerate(plan):
+            if old.values in ("normal", "ones", "steps") and old.dtype.is_floating_point:
+                rows = next((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), 2)
+                values = old.values if old.values == "steps" else "integers"
+                yield _with(plan, index, replace(old, dtype=torch.int64, values=values, high=old.high or rows))
+    if re.search(r"out of (range|bounds)", said):
+        for index, old in enumerate(plan):
+            if old.values in ("integers", "steps") and old.high > 2:
+                for high in (1000, 100, 10, 2):
+                    if high < old.high:
+                        yield _with(plan, index, replace(old, high=high))
+    if re.search(r"Float|floating|dtype|Half|same type|Bool|bool", said):
+        for index, old in enumerate(plan):
+            if not old.dtype.is_floating_point and old.values in ("integers", "ones", "steps", "lengths"):
+                values = "normal" if old.values == "integers" else old.values
+                yield _with(plan, index, replace(old, dtype=torch.float32, values=values))
+            if old.values == "ones" and old.dtype != torch.bool:
+                yield _with(plan, index, replace(old, dtype=torch.bool))
+            if old.values == "ones" and old.dtype != torch.int64:
+                yield _with(plan, index, replace(old, dtype=torch.int64))
+
+
+def _ranks(plan: Plan, said: str) -> Iterator[Plan]:
+    """More or fewer dimensions, where the message speaks of them."""
+    if not re.search(r"[Dd]imension|\dD|dim\b|dims|unpack|tuple index|permut|transpos|rank|size of|shape|einsum|subscript", said):
+        return
+    for index, old in enumerate(plan):
+        if old.values == "normal" and old.dtype.is_floating_point and old.shape:
+            width = old.shape[-1] if len(old.shape) <= 3 else old.shape[1]
+            channels = old.shape[1] if len(old.shape) > 1 else 1
+            for shape in (
+                (SAMPLES, 24, width),
+                (SAMPLES, width),
+                (SAMPLES, channels, 32, 32),
+                (SAMPLES, channels, 128),
+                (SAMPLES, 1, 28, 28),
+                (SAMPLES, 3, 32, 32),
+                (SAMPLES, channels, 16, 16, 16),
+                (SAMPLES, 12, 24, width),
+                (SAMPLES, 4, channels, 32, 32),
+                (SAMPLES,),
+                (SAMPLES, 1),
+            ):
+                yield _with(plan, index, replace(old, shape=shape, batch=0))
+        elif old.values in ("integers", "ones", "steps", "lengths"):
+            for shape in ((SAMPLES,), (SAMPLES, 24), (SAMPLES, 1), (SAMPLES, 12, 24), (24,)):
+                yield _with(plan, index, replace(old, shape=shape, batch=0 if shape[0] == SAMPLES else None))
+
+
+def _added(
+    plan: Plan, said: str, model: nn.Module, parameters: list[inspect.Parameter], named_only: bool
+) -> Iterator[Plan]:
+    """One more optional argument: those the message names, else any whose default is None."""
+    used = {old.name for old in plan}
+    words = set(re.findall(r"\w+", said))
+    for parameter in parameters:
+        if parameter.name in used or parameter.default is parameter.empty or parameter.default is not None:
+            continue
+        if (parameter.name in words) != named_only:
+            continue
+        few = 3 if named_only else 2
+        for guess, _ in zip(guesses(parameter, model, len(plan), len(plan) + 1), range(few), strict=False):
+            if guess.values != "none":
+                yield (*plan, guess)

@@ -80,9 +80,7 @@ def _settled(start: Plan, given: Plan, parameters: list[inspect.Parameter], show
                 f"--input {specification.name}=…: {shown}.forward takes no such argument; it takes {', '.join(names)}.", "usage"
             )
         if not specification.name and not free:
-            raise SubjectError(
-                f"--input was given {len(given)} times; {shown}.forward takes only {', '.join(names)}.", "usage"
-            )
+            raise SubjectError(f"--input was given {len(given)} times; {shown}.forward takes only {', '.join(names)}.", "usage")
         name = specification.name or free.pop(0)
         settled[name] = replace(specification, name=name)
     return tuple(sorted(settled.values(), key=lambda s: names.index(s.name)))

@@ -66,9 +66,7 @@ def find_inputs(model: nn.Module, module: ModuleType, shown: str, specifications
     parameters = arguments_of(model)
     text = ", ".join(str(specification) for specification in inferred.plan) or "none"
     why = f"from --input; {inferred.why}" if given else f"inferred: {inferred.why}"
-    return Source(
-        lambda k: draw(inferred.plan, parameters, k), INFERRED_BATCHES, text, why, False, inferred.trial.output
-    )
+    return Source(lambda k: draw(inferred.plan, parameters, k), INFERRED_BATCHES, text, why, False, inferred.trial.output)
 
 
 def as_inputs(value: Any) -> Inputs:
@@ -113,7 +111,9 @@ def _declared(model: nn.Module, example: Any, shown: str) -> Source:
         raise SubjectError(f"example_inputs() returned {kind}; expected a tuple or a dict of tensors.", "input")
     varies = not _equal(first, second) and _alike(first, second)
     why = "declared by example_inputs()" + ("" if varies else ", the same at every call")
-    return _tried(model, batch if varies else lambda _: first, INFERRED_BATCHES if varies else 1, why, True, shown, "example_inputs()")
+    return _tried(
+        model, batch if varies else lambda _: first, INFERRED_BATCHES if varies else 1, why, True, shown, "example_inputs()"
+    )
 
 
 def _tried(

@@ -88,7 +88,8 @@ def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Modul
     if choice.instance is not None:
         if given:
             raise SubjectError(
-                f"--arg was given, but {choice.name} is already built at module level; name a class or factory instead.", "usage"
+                f"--arg was given, but {choice.name} is already built at module level; name a class or factory instead.",
+                "usage",
             )
         model = choice.instance
     else:

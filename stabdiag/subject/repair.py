@@ -233,7 +233,9 @@ def _dtypes(plan: Plan, trial: Trial, said: str, model: nn.Module) -> Iterator[P
 
 def _ranks(plan: Plan, said: str) -> Iterator[Plan]:
     """More or fewer dimensions, where the message speaks of them."""
-    if not re.search(r"[Dd]imension|\dD|dim\b|dims|unpack|tuple index|permut|transpos|rank|size of|shape|einsum|subscript", said):
+    if not re.search(
+        r"[Dd]imension|\dD|dim\b|dims|unpack|tuple index|permut|transpos|rank|size of|shape|einsum|subscript", said
+    ):
         return
     for index, old in enumerate(plan):
         if old.values == "normal" and old.dtype.is_floating_point and old.shape:
@@ -258,9 +260,7 @@ def _ranks(plan: Plan, said: str) -> Iterator[Plan]:
                 yield _with(plan, index, replace(old, shape=shape, batch=0 if shape[0] == SAMPLES else None))
 
 
-def _added(
-    plan: Plan, said: str, model: nn.Module, parameters: list[inspect.Parameter], named_only: bool
-) -> Iterator[Plan]:
+def _added(plan: Plan, said: str, model: nn.Module, parameters: list[inspect.Parameter], named_only: bool) -> Iterator[Plan]:
     """One more optional argument: those the message names, else any whose default is None."""
     used = {old.name for old in plan}
     words = set(re.findall(r"\w+", said))

@@ -11,7 +11,8 @@ from stabdiag.probe import stats
 from stabdiag.probe.runner import probe
 from stabdiag.request import ScanRequest
 from stabdiag.subject.construction import Construction, recording
-from stabdiag.subject.load import live, load
+from stabdiag.subject.live import live
+from stabdiag.subject.load import load
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Trace
 
@@ -23,7 +24,14 @@ def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace],
     progress("load", 0.0)
     stats.warm_up()
     with recording() as construction:
-        subject = load(request)
+        subject = load(
+            request.target,
+            arguments=request.arguments,
+            input_specs=request.inputs,
+            data=request.data,
+            weights=request.weights,
+            device=request.device,
+        )
     return _probe(subject, construction, request, progress, save)
 
 

@@ -61,6 +61,7 @@ class Recorder:
         if emulate is None:
             emulate = how.compute in HALF and self.device.type == "cpu"
         with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
+            model.train()
             yield Stage(model, how, self.device, emulate)
 
     def inputs(self, stage: Stage, batch: int) -> Inputs:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from stabdiag.probe.experiments import experiments
 from stabdiag.probe.merge import merge
 from stabdiag.probe.plan import Plan, plan
@@ -18,6 +16,7 @@ from stabdiag.probe.training import advance
 from stabdiag.request import ScanRequest
 from stabdiag.rule import measurements
 from stabdiag.scale import recommended_scale
+from stabdiag.subject.device import resolve
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import NotRun, Run, Trace
 
@@ -35,7 +34,7 @@ def probe(
 
     `save` is called with the Trace after each part, so that what is known survives a crash of the worker.
     """
-    device = torch.device(request.device if request.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    device = resolve(request.device)
     trace = Trace(subject.facts)
     recorder = Recorder(subject, device, measurements())
     todo = plan(subject, request)

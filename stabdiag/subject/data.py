@@ -58,7 +58,7 @@ def read_data(path: Path, model: nn.Module) -> tuple[Callable[[int], Inputs], in
     batches = max(1, count // ROWS) if same else 1
 
     def batch(k: int) -> Inputs:
-        if batches == 1 and count <= ROWS or not same:
+        if (batches == 1 and count <= ROWS) or not same:
             return whole
         at = (k % batches) * ROWS
         args, kwargs = tree_map_only(torch.Tensor, lambda t: t[at : at + ROWS], (whole.args, whole.kwargs))

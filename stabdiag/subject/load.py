@@ -26,7 +26,7 @@ from stabdiag.trace import SubjectFacts
 def load(
     target: str,
     *,
-    arguments: dict[str, str] | None = None,
+    arguments: dict[str, Any] | None = None,
     input_specs: Sequence[str] = (),
     data: str | None = None,
     weights: str | None = None,
@@ -36,7 +36,7 @@ def load(
 
     Args:
         target: `path[:name]` or `module:name`.
-        arguments: `--arg key=value` as text, read as Python literals.
+        arguments: `--arg key=value`; text is read as a Python literal where it is one.
         input_specs: `--input`, each as `specification.parse` reads it.
         data: file with a batch.
         weights: file with a state_dict.
@@ -47,7 +47,7 @@ def load(
     """
     devices.resolve(device)
     taken = parse_target(target)
-    given = {key: literal(value) for key, value in (arguments or {}).items()}
+    given = {key: literal(value) if isinstance(value, str) else value for key, value in (arguments or {}).items()}
     shown = str(taken.path or taken.module)
     try:
         with seeded(0):

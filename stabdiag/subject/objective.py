@@ -178,7 +178,7 @@ def _made_by(tensor: torch.Tensor) -> str:
         node is not None and type(node).__name__.lstrip("_").removeprefix("Unsafe").startswith(_VIEWS) and node.next_functions
     ):
         following = node.next_functions[0][0]
-        if following is None or type(node).__name__.startswith("T") and "Tanh" in type(node).__name__:
+        if following is None or (type(node).__name__.startswith("T") and "Tanh" in type(node).__name__):
             break
         node = following
     return type(node).__name__

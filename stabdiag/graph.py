@@ -61,7 +61,7 @@ class Station:
 
 
 def chain(run: Run) -> list[Op]:
-    """All ops of the longest main path, from source to loss, in order of execution. Empty when the run broke before the loss."""
+    """All ops of the main path, from source to loss, in order of execution. Empty when the run broke before the loss."""
     return [run.ops[i] for i in _chain(run)[0]]
 
 
@@ -125,12 +125,13 @@ def _find_chain(run: Run) -> tuple[list[int], list[int]]:
         return [], []
     successors: dict[int, list[int]] = {loss: []}
     sources: list[int] = []
-    depth, parent = {loss: 0}, {loss: loss}
+    depth, parent, distance = {loss: 0}, {loss: loss}, {loss: 0}
     for index in range(loss, -1, -1):
         if index not in successors:
             continue
         if index != loss:
             _place(index, successors[index], depth, parent)
+            distance[index] = 1 + max(distance[i] for i in successors[index])
         before = set()
         if run.ops[index].name != "detach":  # the author cut the signal here
             before = {run.values[v].op for v in run.ops[index].inputs if _carries_signal(run.values[v])}
@@ -144,7 +145,8 @@ def _find_chain(run: Run) -> tuple[list[int], list[int]]:
     region = sorted(successors)
     if not sources:
         return [], region
-    start = max(sources, key=lambda i: (depth[i], -i))
+    # The farthest source is the data: positions, masks and rotary phases join it later.
+    start = max(sources, key=lambda i: (distance[i], -i))
     path = [start]
     while path[-1] != loss:
         path.append(parent[path[-1]])

@@ -29,6 +29,7 @@ _STATISTICS_IN_FLOAT32 = (
     "_native_batch_norm_legit",
     "_fused_rms_norm",
 )
+_ONE_DTYPE = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "linear", "scatter", "index_copy")
 _KEEP_NATIVE = (
     "copy_",
     "_to_copy",
@@ -95,6 +96,8 @@ def emulated(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, A
     floating = [t for t in _tensors(args, kwargs) if t.is_floating_point()]
     if not any(t.dtype in HALF for t in floating):
         return func(*args, **kwargs)
+    if info.name in _ONE_DTYPE and len({t.dtype for t in floating}) > 1:
+        return func(*args, **kwargs)  # torch refuses to mix dtypes here, and so must we
     if info.mutates:
         return _emulated_in_place(func, info, args, kwargs)
     wanted = kwargs.get("dtype") or floating[0].dtype

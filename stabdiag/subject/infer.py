@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from stabdiag.subject.frames import one_line, place, user_traceback
@@ -158,6 +159,7 @@ def _grown(
     model: nn.Module, plan: Plan, parameters: list[inspect.Parameter], trial: Trial, fixed: bool, tries: int
 ) -> Inferred:
     """A free image size grows until the deepest convolution sees 4×4 positions, the batch while one forward stays cheap."""
+    plan, trial = _unmasked(model, plan, parameters, trial)
     why = "; ".join(f"{s.name}: {s.why}" if not s.why.startswith(s.name) else s.why for s in plan if s.why)
     if tries > 1:
         why += f"; sizes repaired in {tries} trial forwards"
@@ -181,6 +183,21 @@ def _grown(
         if again.error is None:
             return Inferred(bigger, again, why)
     return Inferred(plan, trial, why)
+
+
+def _unmasked(model: nn.Module, plan: Plan, parameters: list[inspect.Parameter], trial: Trial) -> tuple[Plan, Trial]:
+    """Masks of the other sense, where ones left nothing but NaN to attend to (or zeros did)."""
+    if not any(s.values in ("ones", "zeros") for s in plan) or _finite(trial.output):
+        return plan, trial
+    other = {"ones": "zeros", "zeros": "ones"}
+    turned = tuple(replace(s, values=other.get(s.values, s.values)) for s in plan)
+    again = attempt(model, draw(turned, parameters, 0))
+    return (turned, again) if again.error is None and _finite(again.output) else (plan, trial)
+
+
+def _finite(output: object) -> bool:
+    found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    return all(bool(leaf.isfinite().all()) for leaf in found)
 
 
 def _more(specification: Specification, samples: int) -> Specification:

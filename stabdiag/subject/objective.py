@@ -76,7 +76,7 @@ def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
             found = dict(leaves(out))
             return torch.stack([found[path].reshape(()) for path in own]).sum() if len(own) > 1 else found[own[0]].reshape(())
 
-        return Objective(of_model, f"the model's own {' + '.join(p or 'output' for p in own)}", "the output has a scalar loss")
+        return Objective(of_model, f"the model's own loss, {' + '.join(map(_shown, own))}", "the output has a scalar loss")
     parts = _parts(output, model)
     if not parts:
         has_any = any(p.requires_grad for p in model.parameters())
@@ -184,17 +184,28 @@ def _made_by(tensor: torch.Tensor) -> str:
     return type(node).__name__
 
 
+<<<<<<< HEAD
 def _term(
     path: str, tensor: torch.Tensor, inputs: Inputs, index: int
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], str, str]:
+=======
+def _shown(path: str) -> str:
+    """`output`, `output.logits`, `output[1]`."""
+    return "output" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part)
+
+
+def _term(path: str, tensor: torch.Tensor, inputs: Inputs, index: int) -> tuple[Callable[[torch.Tensor], torch.Tensor], str, str]:
+>>>>>>> subject
     """The loss of one tensor, its name, and why."""
-    at = f" of {path}" if path else ""
+    at = f" of {_shown(path)}" if path else ""
     given = [leaf for leaf in tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, torch.Tensor)]
     shape, maker = tensor.shape, _made_by(tensor)
     classes, dim = 0, -1
     floats = [t for t in given if t.is_floating_point()]
     tokens = [t for t in given if not t.is_floating_point() and t.dim() >= 2]
     named = "logits" in path
+    if index and not named:  # heads behind the first: no telling what their columns are
+        maker = "Tanh"
     same = any(t.shape == shape for t in floats)
     plain = named or not (same or any(word in maker for word in _NO_LOGITS))
     if tensor.dim() == 2 and shape[1] > 1 and plain:
@@ -220,8 +231,8 @@ def _term(
         out = torch.view_as_real(out) if out.is_complex() else out
         return F.mse_loss(out if scale == 1 else out / scale, _normal(tuple(out.shape), index).to(out.device, out.dtype))
 
-    why = f"the output{at} is no class logits" + (f", root mean square about {scale:g}" if scale != 1 else "")
-    return mean_square, f"mean square of output{at}{shown} against a seeded normal target", why
+    why = f"{_shown(path)} is no class logits" + (f", root mean square about {scale:g}" if scale != 1 else "")
+    return mean_square, f"mean square of {_shown(path)}{shown} against a seeded normal target", why
 
 
 def _of_probabilities(

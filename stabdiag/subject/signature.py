@@ -69,6 +69,7 @@ def _guesses(parameter: inspect.Parameter, model: nn.Module, position: int, coun
         yield integers[0]
     yield from likely
     yield from consumers[:8]
+    yield from _by_parameters(model)
     for rank in (2, 3, 4, 5):
         yield Specification("", (SAMPLES, 16, *((IMAGE,) * (rank - 2))), why="a tensor of the usual rank")
     yield Specification("", (SAMPLES,), why="one number per sample")
@@ -89,16 +90,17 @@ def _by_convention(
         yield Specification("", (3 * NODES,), torch.float32, "normal", 0, None, f"{name}: one per edge")
     if name in ("batch", "batch_index"):
         yield Specification("", (NODES,), torch.int64, "integers", 1, None, f"{name}: graph of each node")
-    if name in ("adj", "adjacency", "adj_matrix", "a_hat", "adj_t", "laplacian", "support") or (name == "a" and count > 1):
+    if name in ("adj", "adjacency", "adj_matrix", "a_hat", "adj_t", "laplacian", "support") or (parameter.name == "A" and count > 1):
         yield Specification("", (NODES, NODES), torch.float32, "adjacency", 0, None, f"{name}: an adjacency matrix")
         yield Specification("", (SAMPLES, NODES, NODES), torch.float32, "adjacency", 0, 0, f"{name}: adjacency matrices")
-    if "mask" in name or "padding" in name:
-        length = TOKENS
-        yield Specification("", (SAMPLES, length), torch.bool, "ones", why=f"{name}: nothing is masked")
-        yield Specification("", (SAMPLES, length), torch.float32, "ones", why=f"{name}: nothing is masked")
-        yield Specification("", (length, length), torch.float32, "ones", 0, None, f"{name}: nothing is masked")
-        yield Specification("", (SAMPLES, 1, 1, length), torch.bool, "ones", why=f"{name}: nothing is masked")
+    if "mask" in name or "padding" in name or name == "pad":
         yield Specification("", (), values="none", batch=None, why=f"{name}: nothing is masked")
+        # In a padding mask True means "leave out", in most others 1 means "keep".
+        free = "zeros" if "pad" in name else "ones"
+        for dtype in (torch.bool, torch.float32, torch.int64):
+            yield Specification("", (SAMPLES, TOKENS), dtype, free, why=f"{name}: nothing is masked")
+        yield Specification("", (TOKENS, TOKENS), torch.float32, "zeros", 0, None, f"{name}: nothing is masked")
+        yield Specification("", (SAMPLES, 1, 1, TOKENS), torch.bool, free, why=f"{name}: nothing is masked")
     if "length" in name or name in ("lens", "seq_len", "seq_lens", "x_len", "x_lens"):
         yield Specification("", (SAMPLES,), torch.int64, "lengths", TOKENS, why=f"{name}: full length")
     if name in ("batch_size", "bsz", "num_samples", "n_samples"):
@@ -107,7 +109,8 @@ def _by_convention(
         yield Specification("", (SAMPLES,), torch.int64, "steps", 1000, why=f"{name}: diffusion steps")
         yield Specification("", (SAMPLES,), torch.float32, "steps", 2, why=f"{name}: times in 0 … 1")
         yield Specification("", (SAMPLES, 1), torch.float32, "steps", 2, why=f"{name}: times in 0 … 1")
-    if position and name in ("h", "hidden", "state", "hx", "h0", "prev_state", "hidden_state", "hc", "memory", "states"):
+    if position and name in ("h", "hidden", "state", "hx", "h0", "prev_state", "hidden_state", "hc", "states"):
+        yield Specification("", (), values="none", batch=None, why=f"{name}: starts empty")
         for cell in (m for m in model.modules() if isinstance(m, nn.RNNBase)):
             shape = (cell.num_layers * (2 if cell.bidirectional else 1), SAMPLES, cell.proj_size or cell.hidden_size)
             pair = isinstance(cell, nn.LSTM)
@@ -115,6 +118,7 @@ def _by_convention(
         for single in (m for m in model.modules() if isinstance(m, nn.RNNCellBase)):
             pair = isinstance(single, nn.LSTMCell)
             yield Specification("", (SAMPLES, single.hidden_size), values="pair" if pair else "normal", why=f"{name}: state")
+<<<<<<< HEAD
         yield Specification("", (), values="none", batch=None, why=f"{name}: starts empty")
     if position and name in (
         "y",
@@ -129,11 +133,14 @@ def _by_convention(
         "user",
         "item",
     ):
+=======
+    if position and name in ("y", "label", "labels", "c", "cond", "class_labels", "classes", "target", "targets", "user", "item"):
+>>>>>>> subject
         own = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
         if own and not any(guess.values == "integers" for guess in likely[:0]):
             yield Specification("", (SAMPLES,), torch.int64, "integers", min(own), why=f"{name}: one class per sample")
     if count > 1 and name in ("x", "x1", "features", "feat", "feats", "node_features") and _is_graph(parameter, model):
-        for guess in (g for g in likely if len(g.shape) == 2 and g.dtype.is_floating_point):
+        for guess in (*(g for g in likely if len(g.shape) == 2 and g.dtype.is_floating_point), *_by_parameters(model)):
             yield Specification("", (NODES, guess.shape[1]), why=f"{name}: nodes × features ({guess.why})", batch=None)
     if any(word in name for word in ("token", "ids", "idx", "src", "tgt", "trg", "text", "caption", "sentence", "words")):
         own = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
@@ -168,6 +175,13 @@ def _consumers(model: nn.Module) -> Iterator[Specification]:
         if guess is not None:
             inside |= {id(part) for part in layer.modules()}
             yield guess
+
+
+def _by_parameters(model: nn.Module) -> Iterator[Specification]:
+    """What a hand-written layer takes: features as many as its first matrix has rows, or columns."""
+    matrix = next((p for p in model.parameters() if p.dim() == 2), None)
+    for size in () if matrix is None else matrix.shape:
+        yield Specification("", (SAMPLES, size), why="a side of the first matrix of parameters")
 
 
 def _wanted_by(layer: nn.Module) -> Specification | None:

@@ -35,7 +35,7 @@ class Specification:
         shape: sizes; `batch` is the dimension that counts samples, None when there is none (graphs).
         dtype: of the tensor.
         values: "normal" (standard normal), "integers" (uniform below `high`), "labels" (each class equally often),
-            "ones" (masks), "lengths" (all equal to `high`), "adjacency" (a ring with self-loops, normalised by degree),
+            "ones" and "zeros" (masks), "lengths" (all equal to `high`), "adjacency" (a ring with self-loops, normalised by degree),
             "steps" (spread evenly over 0 … high-1), "none", "number" (the Python number `high`), "pair" (a tuple of two
             normal tensors), "batched" (the number of samples).
         high: see `values`.
@@ -69,7 +69,9 @@ class Specification:
         if self.values == "steps":
             count = self.shape[0]
             return (torch.arange(count) * max(1, self.high - 1) // max(1, count - 1)).reshape(self.shape).to(self.dtype)
-        if self.values == "adjacency":
+        if self.values == "zeros":
+            return torch.zeros(self.shape, dtype=self.dtype)
+        if self.values == "adjacency" and len(self.shape) > 1 and self.shape[-1] == self.shape[-2]:
             nodes = self.shape[-1]
             ring = torch.eye(nodes) + torch.eye(nodes).roll(1, 0) + torch.eye(nodes).roll(-1, 0)
             return (ring / ring.sum(-1, keepdim=True)).expand(self.shape).to(self.dtype).clone()

@@ -71,7 +71,6 @@ def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
     """
     own = own_loss(output)
     if own:
-
         def of_model(out: Any, _: Inputs) -> torch.Tensor:
             found = dict(leaves(out))
             return torch.stack([found[path].reshape(()) for path in own]).sum() if len(own) > 1 else found[own[0]].reshape(())
@@ -174,28 +173,20 @@ def _reached(tensor: torch.Tensor) -> set[int]:
 def _made_by(tensor: torch.Tensor) -> str:
     """Name of the autograd node behind a tensor, views and copies passed over."""
     node = tensor.grad_fn
-    while (
-        node is not None and type(node).__name__.lstrip("_").removeprefix("Unsafe").startswith(_VIEWS) and node.next_functions
-    ):
+    while node is not None and type(node).__name__.lstrip("_").removeprefix("Unsafe").startswith(_VIEWS) and node.next_functions:
         following = node.next_functions[0][0]
-        if following is None or (type(node).__name__.startswith("T") and "Tanh" in type(node).__name__):
+        if following is None or type(node).__name__.startswith("T") and "Tanh" in type(node).__name__:
             break
         node = following
     return type(node).__name__
 
 
-<<<<<<< HEAD
-def _term(
-    path: str, tensor: torch.Tensor, inputs: Inputs, index: int
-) -> tuple[Callable[[torch.Tensor], torch.Tensor], str, str]:
-=======
 def _shown(path: str) -> str:
     """`output`, `output.logits`, `output[1]`."""
     return "output" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part)
 
 
 def _term(path: str, tensor: torch.Tensor, inputs: Inputs, index: int) -> tuple[Callable[[torch.Tensor], torch.Tensor], str, str]:
->>>>>>> subject
     """The loss of one tensor, its name, and why."""
     at = f" of {_shown(path)}" if path else ""
     given = [leaf for leaf in tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -218,7 +209,6 @@ def _term(path: str, tensor: torch.Tensor, inputs: Inputs, index: int) -> tuple[
     if classes and (kind := _normalised(tensor, dim)):
         return _of_probabilities(kind, dim, classes, index, at)
     if classes:
-
         def cross_entropy(out: torch.Tensor) -> torch.Tensor:
             flat = out.movedim(dim, -1).reshape(-1, classes)
             return F.cross_entropy(flat, _labels(len(flat), classes, index).to(out.device))

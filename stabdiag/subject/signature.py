@@ -118,24 +118,7 @@ def _by_convention(
         for single in (m for m in model.modules() if isinstance(m, nn.RNNCellBase)):
             pair = isinstance(single, nn.LSTMCell)
             yield Specification("", (SAMPLES, single.hidden_size), values="pair" if pair else "normal", why=f"{name}: state")
-<<<<<<< HEAD
-        yield Specification("", (), values="none", batch=None, why=f"{name}: starts empty")
-    if position and name in (
-        "y",
-        "label",
-        "labels",
-        "c",
-        "cond",
-        "class_labels",
-        "classes",
-        "target",
-        "targets",
-        "user",
-        "item",
-    ):
-=======
     if position and name in ("y", "label", "labels", "c", "cond", "class_labels", "classes", "target", "targets", "user", "item"):
->>>>>>> subject
         own = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
         if own and not any(guess.values == "integers" for guess in likely[:0]):
             yield Specification("", (SAMPLES,), torch.int64, "integers", min(own), why=f"{name}: one class per sample")
@@ -150,9 +133,7 @@ def _by_convention(
 
 def _is_graph(parameter: inspect.Parameter, model: nn.Module) -> bool:
     names = {p.name.lower() for p in arguments_of(model)}
-    return bool(
-        names & {"edge_index", "adj", "adjacency", "a", "adj_matrix", "a_hat", "edges", "edge_list", "laplacian", "support"}
-    )
+    return bool(names & {"edge_index", "adj", "adjacency", "a", "adj_matrix", "a_hat", "edges", "edge_list", "laplacian", "support"})
 
 
 def _by_layer_name(name: str, model: nn.Module) -> list[Specification]:
@@ -245,14 +226,7 @@ def _by_configuration(name: str, model: nn.Module) -> Iterator[Specification]:
         return
     vocabulary = _configured(model, "vocab_size")
     if name in ("input_ids", "decoder_input_ids", "inputs", "idx", "tokens") and isinstance(vocabulary, int) and vocabulary > 1:
-        limits = (
-            "max_position_embeddings",
-            "block_size",
-            "max_seq_len",
-            "n_positions",
-            "context_length",
-            "max_target_positions",
-        )
+        limits = ("max_position_embeddings", "block_size", "max_seq_len", "n_positions", "context_length", "max_target_positions")
         limit = _configured(model, *limits)
         length = min(TOKENS, limit) if isinstance(limit, int) and limit > 0 else TOKENS
         why = f"token ids below the configured vocabulary of {vocabulary}"

@@ -13,8 +13,7 @@ def run(headroom=118.0, gradients=(0.5, 0.6, 0.8, 1.0)):
     made.rules_run = RULES
     made.precisions[0].headroom_bits = headroom
     made.layers = [
-        Layer(f"l{i}", "relu", "net.py", i + 1, True, 1.0, g, None, 0.1 if i == 1 else 1.0)
-        for i, g in enumerate(gradients)
+        Layer(f"l{i}", "relu", "net.py", i + 1, True, 1.0, g, None, 0.1 if i == 1 else 1.0) for i, g in enumerate(gradients)
     ]
     return made
 

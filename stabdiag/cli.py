@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stabdiag import __version__
-from stabdiag.commands import report, rule, scan
+from stabdiag.commands import compare, report, rule, scan
 from stabdiag.errors import UserError
 from stabdiag.output import to_stderr, to_stdout
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("scan")(scan.scan)
 app.command("rule")(rule.rule)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 
 
 @app.callback(invoke_without_command=True)

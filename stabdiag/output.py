@@ -60,6 +60,15 @@ def write_files(contents: Mapping[Path, str]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def append(path: Path, text: str) -> None:
+    """Add to a file that others write to as well. Raises UserError when that is impossible."""
+    try:
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -222,3 +222,13 @@ def test_a_closed_pipe_is_no_error(stabdiag, scanned, tmp_path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.stdout == "{\n0\n"
     assert done.stderr == ""
+
+
+def test_annotations_come_with_a_job_summary(stabdiag, scanned, tmp_path, monkeypatch):
+    (tmp_path / "summary.md").write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    _, out, _ = stabdiag("scan", "net.py", "-f", "github")
+    assert out.startswith("::error file=")
+    assert (tmp_path / "summary.md").read_text().startswith("before\n### models/net.py:Net")
+    stabdiag("scan", "net.py", "-f", "concise")
+    assert (tmp_path / "summary.md").read_text().count("### ") == 1

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stabdiag.output import to_stdout, write_files
+from stabdiag.output import append, to_stdout, write_files
 from stabdiag.report import Report
 from stabdiag.reports import format_for, renderer
 
@@ -28,6 +28,8 @@ def publish(
     # What could not be scanned is said on stderr; at a terminal, once is enough.
     if format != "text" or not report.runs or not all(run.error for run in report.runs):
         to_stdout(text)
+    if format == "github" and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+        append(Path(summary), renderer("markdown")(report))
 
 
 def _text(report: Report, verbose: bool) -> str:

@@ -40,7 +40,7 @@ def markdown(rule: Rule) -> str:
     """A rule's documentation as a Markdown page."""
     page = f"# {rule.code} {rule.name}\n\n{rule.documentation.strip()}\n"
     if rule.thresholds:
-        page += "\n## Thresholds and their defaults\n\n"
+        page += "\n## Configuration\n\n"
         page += f"```toml\n[tool.stabdiag.thresholds.{rule.name}]\n"
         page += "".join(f"{name} = {json.dumps(value)}\n" for name, value in rule.thresholds.items()) + "```\n"
     return page

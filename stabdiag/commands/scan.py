@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from stabdiag import baseline as baselines
 from stabdiag.commands.progress import progress_bar
 from stabdiag.commands.publish import publish
 from stabdiag.config import RUN_KEYS, SUBJECT_KEYS, load
@@ -103,10 +104,11 @@ def scan(
         report = run(requests, options, progress)
     extra = {layers: csv.layers(report)} if layers else {}
     extra |= {steps_csv: csv.steps(report)} if steps_csv else {}
+    extra |= {write_baseline: baselines.render(report)} if write_baseline else {}
     publish(report, format=options.format, outputs=outputs, extra=extra, verbose=verbose)
     _closing_lines(report, time.perf_counter() - began, verbose)
     code = report.exit_code(options.fail_on)
-    return 0 if code == 1 and options.exit_zero else code
+    return 0 if code == 1 and (options.exit_zero or write_baseline) else code
 
 
 def _closing_lines(report: Report, seconds: float, verbose: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path, PurePosixPath
+
 from stabdiag.finding import Finding
 from stabdiag.report import SubjectReport
 from stabdiag.trace import Location
@@ -28,6 +31,22 @@ def place(run: SubjectReport, finding: Finding) -> str:
         return run.subject.path
     column, _ = columns(finding.location)
     return f"{finding.location.path}:{finding.location.line}" + (f":{column}" if column else "")
+
+
+def in_repository(path: str) -> str:
+    """A path as CI systems want it: relative to the root of the git checkout, unchanged where there is none."""
+    if PurePosixPath(path).is_absolute():
+        return path
+    return (_below_repository() / path).as_posix()
+
+
+@cache
+def _below_repository() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / ".git").exists():
+            return here.relative_to(folder)
+    return Path()
 
 
 def title(run: SubjectReport) -> str:

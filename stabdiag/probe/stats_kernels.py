@@ -44,6 +44,14 @@ def _pointer_intrinsic(typingctx: Any, address: Any, element: Any) -> Any:
 _pointer: Any = _pointer_intrinsic
 
 
+def compiled(signature: str, function: Any) -> Any:
+    """Compile now, not to hold the GIL; keep the result on disk where a cache directory can be written."""
+    try:
+        return njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # numba found no place for its cache
+        return njit(signature, nogil=True, error_model="numpy")(function)
+
+
 @njit(error_model="numpy")
 def _value(size: Any, mantissa: Any, bias: Any) -> Any:
     """The finite float with these magnitude bits, as float64, by way of normal numbers: a CPU may flush others to 0."""
@@ -185,10 +193,7 @@ def _kernel(word: Any, uword: Any, mantissa: int, bias: int) -> Any:
         "Tuple((int64, int64, int64, int64, float64, float64, float64, int64, float64, float64, int64))"
         "(uintp, int64, int64, uintp)"
     )
-    try:
-        return njit(signature, nogil=True, error_model="numpy", cache=True)(measure)
-    except RuntimeError:  # numba found no place it may write its cache to
-        return njit(signature, nogil=True, error_model="numpy")(measure)
+    return compiled(signature, measure)
 
 
 float64 = _kernel(np.int64, np.uint64, 52, 1023)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from math import gcd, prod
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -56,6 +56,14 @@ class Pending:
     def resolve(self) -> Stats:
         """Wait for the device and return them."""
         return _repeated(self.read(), self.repeats)
+
+
+@overload
+def resolve(stats: Stats | Pending) -> Stats: ...
+
+
+@overload
+def resolve(stats: None) -> None: ...
 
 
 def resolve(stats: Stats | Pending | None) -> Stats | None:
@@ -135,6 +143,16 @@ def _kernels() -> dict[torch.dtype, Kernel]:
     }
 
 
+@cache
+def _cuda_kernel() -> Callable[[Tensor, int], Callable[[], Stats]] | None:
+    """What starts measuring on CUDA; None without Triton, where the reference is used (it waits for the device)."""
+    try:
+        from stabdiag.probe.stats_triton import measure_flat
+    except Exception:
+        return None
+    return measure_flat
+
+
 class _Scratch(threading.local):
     """Memory for one thread's kernels. `address` is what they are given."""
 
@@ -200,6 +218,8 @@ def _measure_flat(flat: Tensor, repeats: int) -> Stats | Pending:
         flat = flat.to(_UPCAST[flat.dtype])
     if flat.is_cpu and (kernel := _kernels().get(flat.dtype)) is not None:
         return _repeated(_run(kernel, flat.data_ptr(), flat.numel(), flat.element_size()), repeats)
+    if flat.is_cuda and (start := _cuda_kernel()) is not None:
+        return Pending(start(flat, _stride(flat.numel())), repeats)
     return _repeated(stats_reference.measure_flat(flat.view(-1), _stride(flat.numel())), repeats)
 
 

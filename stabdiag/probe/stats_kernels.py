@@ -3,8 +3,9 @@
 Non-negative floats order like their bits read as integers, infinity above the finite numbers and NaN above infinity;
 negative ones order backwards, and above all the others when the bits are read as unsigned. So the largest signed
 integer is the largest float, the largest unsigned integer the smallest float, and the smallest unsigned integer stands
-in where one of the signs is missing. Three integer reductions and a count of zeros are the exact facts of a tensor without Inf
-and NaN, for every width, and they vectorise; only a block that holds Inf or NaN is read a second time, from the cache.
+in where one of the signs is missing. Three integer reductions and a count of zeros are the exact facts of a tensor
+without Inf and NaN, for every width, and they vectorise; only a block that holds Inf or NaN is read a second time, from
+the cache.
 
 Importing this module loads the compiled kernels from numba's cache, or compiles them where there is none yet.
 """
@@ -41,6 +42,14 @@ def _pointer_intrinsic(typingctx: Any, address: Any, element: Any) -> Any:
 
 
 _pointer: Any = _pointer_intrinsic
+
+
+def compiled(signature: str, function: Any) -> Any:
+    """Compile now, not to hold the GIL; keep the result on disk where a cache directory can be written."""
+    try:
+        return njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:  # numba found no place for its cache
+        return njit(signature, nogil=True, error_model="numpy")(function)
 
 
 @njit(error_model="numpy")
@@ -139,7 +148,7 @@ def _kernel(word: Any, uword: Any, mantissa: int, bias: int) -> Any:
 
     The kernel takes the address of the first element, how many there are, the stride of the sample (every element when
     1; larger ones must give at most SAMPLE) and the address of SCRATCH bytes. It returns nan, posinf, neginf, zeros,
-    min, max, min_abs, sampled, sum and sum_sq as in `stabdiag.trace.Stats`, and the number n of histogram entries, which
+    min, max, min_abs, sampled, sum and sum_sq as in `stabdiag.trace.Stats`, and the number n of histogram entries; they
     are left in the scratch: n exponents from its start, n counts from word BINS.
     """
     width = word(0).nbytes
@@ -184,10 +193,7 @@ def _kernel(word: Any, uword: Any, mantissa: int, bias: int) -> Any:
         "Tuple((int64, int64, int64, int64, float64, float64, float64, int64, float64, float64, int64))"
         "(uintp, int64, int64, uintp)"
     )
-    try:
-        return njit(signature, nogil=True, error_model="numpy", cache=True)(measure)
-    except RuntimeError:  # numba found no place it may write its cache to
-        return njit(signature, nogil=True, error_model="numpy")(measure)
+    return compiled(signature, measure)
 
 
 float64 = _kernel(np.int64, np.uint64, 52, 1023)

@@ -107,9 +107,7 @@ def load(path: str) -> Baseline:
             elif schema == SCHEMA and "model" in entry:
                 baseline.measured[str(entry["model"]), str(entry.get("precision", ""))] = entry
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise UserError(
-                f"baseline {path} is damaged in line {number}; write it again with `--write-baseline`"
-            ) from None
+            raise UserError(f"baseline {path} is damaged in line {number}; write it again with `--write-baseline`") from None
     if schema is None:
         raise UserError(f'{path} is no baseline: it does not begin with {{"schema": "{SCHEMA}"}}')
     if schema != SCHEMA:
@@ -129,9 +127,7 @@ def apply(report: Report, baseline: Baseline) -> None:
                 finding.status = "baselined"
     for run in report.runs:
         if run.error is None:
-            measured = {
-                precision: values for (model, precision), values in baseline.measured.items() if model == title(run)
-            }
+            measured = {precision: values for (model, precision), values in baseline.measured.items() if model == title(run)}
             run.findings += [*losses(run, measured, baseline.name), *_stale(run, baseline, occurred)]
 
 

@@ -62,9 +62,7 @@ def _gradient(run: SubjectReport, was: float | None) -> Iterator[Finding]:
         return
     vanishing = now < 1
     gains = [
-        (layer.gradient_gain, place, layer)
-        for place, layer in enumerate(run.layers)
-        if layer.main and layer.gradient_gain
+        (layer.gradient_gain, place, layer) for place, layer in enumerate(run.layers) if layer.main and layer.gradient_gain
     ]
     yield Finding(
         "SD101" if vanishing else "SD102",

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import SubjectFacts
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA = "stabdiag/v1"
 VERDICTS = ("safe", "safe-with-scaling", "at-risk", "fails", "not-run")
@@ -125,8 +128,26 @@ class Report:
         """All findings of all subjects, suppressed and baselined ones included."""
         return [finding for run in self.runs for finding in run.findings]
 
+    def to_frame(self) -> pandas.DataFrame:
+        """The findings as a pandas table, one row each."""
+        from stabdiag.reports.csv import frame
+
+        return frame(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from stabdiag.reports.html import fragment
+
+        return fragment(self)
+
+    def __str__(self) -> str:
+        """The report as a terminal shows it."""
+        from stabdiag.reports.text import render
+
+        return render(self)
+
     def exit_code(self, fail_on: str = "error") -> int:
-        """0: nothing new at or above `fail_on` ("error", "warning", "info" or "never"); 1: findings; 2: a scan did not happen."""
+        """0: nothing new at or above `fail_on` (a severity or "never"); 1: findings; 2: a scan did not happen."""
         if any(run.error for run in self.runs):
             return 2
         if fail_on == "never":

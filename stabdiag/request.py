@@ -1,4 +1,4 @@
-"""What to scan and how, in plain data: made by the command line, the configuration or the API, read by `stabdiag.scan`.
+"""What to scan and how, in plain data: made by the command line, the configuration or the API, read by `stabdiag.pipeline`.
 
 It crosses the process boundary to the worker, so it holds nothing that JSON cannot.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 
 from stabdiag import __version__, baseline, suppressions
 from stabdiag.baseline import Baseline
@@ -21,36 +22,66 @@ def run(requests: Sequence[ScanRequest], options: RunOptions, progress: Progress
     Those below `options.min_severity` are left out.
     `progress(target, what, share)` is called while a subject is scanned, with share from 0 to 1.
     """
-    floor = Severity(options.min_severity).rank
-
-    def one(request: ScanRequest) -> SubjectReport:
-        from stabdiag.scan import scan  # type: ignore
-
-        result: SubjectReport = scan(request, partial(progress, request.target) if progress else None)
-        return result
-
     accepted = baseline.load(options.baseline) if options.baseline else None
-    # Each scan has a worker process of its own; the threads here only wait for them.
-    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
-        report = Report(__version__, list(pool.map(one, requests)))
-    settle(report, accepted)
-    for request, subject in zip(requests, report.runs, strict=True):
-        for finding in subject.findings:
-            finding.severity = Severity(request.severity.get(finding.code, finding.severity))
-        subject.findings = sorted((f for f in subject.findings if f.severity.rank >= floor), key=_order)
+    if options.jobs > 1 and len(requests) > 1:
+        runs = _at_once(requests, options.jobs, progress or _silent)
+    else:
+        runs = [_scanned(request, progress or _silent) for request in requests]
+    report = Report(__version__, runs)
+    settle(report, requests, accepted)
+    keep_from(report, options.min_severity)
     return report
 
 
-def settle(report: Report, accepted: Baseline | None = None) -> None:
-    """Apply suppression comments, then the baseline, to findings as the rules made them."""
+def _scanned(request: ScanRequest, progress: Progress) -> SubjectReport:
+    from stabdiag.pipeline import scan
+
+    return scan(request, partial(progress, request.target))
+
+
+def _silent(target: str, what: str, share: float) -> None:
+    pass
+
+
+def _at_once(requests: Sequence[ScanRequest], jobs: int, progress: Progress) -> list[SubjectReport]:
+    """Scan in threads, which only wait for their worker processes. Ctrl-C reaches them at their next sign of progress."""
+    interrupted = Event()
+
+    def passing_on(target: str, what: str, share: float) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        progress(target, what, share)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(_scanned, request, passing_on) for request in requests]
+        try:
+            return [future.result() for future in waiting]
+        except BaseException:
+            interrupted.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def settle(report: Report, requests: Sequence[ScanRequest], accepted: Baseline | None = None) -> None:
+    """Apply suppression comments, then the baseline, to findings as the rules made them; order them, worst first."""
     for run in report.runs:
         for finding in run.findings:
             finding.path = finding.path or (finding.location.path if finding.location else run.subject.path)
     suppressions.apply(report)
     if accepted is not None:
         baseline.apply(report, accepted)
-    for run in report.runs:
+    for request, run in zip(requests, report.runs, strict=True):
         run.findings = [f for f in run.findings if f.code != "SD001" or "SD001" in run.rules_run]
+        for finding in run.findings:
+            finding.severity = Severity(request.severity.get(finding.code, finding.severity))
+        run.findings.sort(key=_order)
+
+
+def keep_from(report: Report, severity: str) -> None:
+    """Leave out findings below a severity."""
+    floor = Severity(severity).rank
+    for run in report.runs:
+        run.findings = [finding for finding in run.findings if finding.severity.rank >= floor]
 
 
 def _order(finding: Finding) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ def scanned(monkeypatch):
             progress("judge", 1.0)
         return makers[request.target.rpartition("/")[2].partition(":")[0]]()
 
-    monkeypatch.setitem(sys.modules, "stabdiag.scan", SimpleNamespace(scan=scan))
+    monkeypatch.setitem(sys.modules, "stabdiag.pipeline", SimpleNamespace(scan=scan))
     return SimpleNamespace(requests=requests, makers=makers)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from stabdiag.pipeline import scan_here
 from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
 from stabdiag.rule import Rule
-from stabdiag.scan import scan_here
 
 
 def example(rule: Rule, title: str) -> str:

@@ -24,6 +24,8 @@ from stabdiag.request import ScanRequest
 from stabdiag.trace import Trace
 from stabdiag.trace_file import loads
 
+_HEARTBEAT = 0.5  # seconds between calls of `progress`, so that what it raises (Ctrl-C) ends the worker soon
+
 
 def probe_in_worker(
     request: ScanRequest, progress: Callable[[str, float], None] | None = None
@@ -53,11 +55,15 @@ def _follow(
     assert worker.stdout is not None
     threading.Thread(target=_read, args=(worker.stdout, messages), daemon=True).start()
     deadline = time.monotonic() + request.timeout if request.timeout else None
-    doing = "starting"
+    doing, share = "starting", 0.0
     while True:
         try:
-            message = messages.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            message = messages.get(timeout=_HEARTBEAT)
         except queue.Empty:
+            if deadline is None or time.monotonic() < deadline:
+                if progress is not None:
+                    progress(doing, share)
+                continue
             return ScanError(
                 "timeout",
                 f"the scan was still busy ({doing}) after {request.timeout:g} s: give a smaller input with --input, fewer precisions with "
@@ -69,9 +75,9 @@ def _follow(
             return ScanError(**message["error"])
         if message.get("done"):
             return None
-        doing = message["progress"]
+        doing, share = message["progress"], message["share"]
         if progress is not None:
-            progress(doing, message["share"])
+            progress(doing, share)
 
 
 def _read(stream: IO[bytes], messages: queue.Queue[dict[str, Any] | None]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from stabdiag.pipeline import scan
 from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
-from stabdiag.scan import scan
 
 MODEL = """
 import torch

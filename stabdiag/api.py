@@ -1,0 +1,57 @@
+"""The API: `stabdiag.scan(model, inputs, loss=…)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import Any
+
+from stabdiag import __version__
+from stabdiag.config import SUBJECT_KEYS
+from stabdiag.errors import UserError, did_you_mean
+from stabdiag.report import Report
+from stabdiag.request import RunOptions, ScanRequest
+from stabdiag.session import run, settle
+from stabdiag.values import checked
+
+LISTS = ("precisions", "select", "extend_select", "ignore", "inputs")
+
+
+def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = None, **options: Any) -> Report:
+    """Diagnose a model.
+
+    Args:
+        model: an `nn.Module`, which is probed in this process and left bit for bit as found, or the path of a Python file
+            (`"model.py"`, `"model.py:Net"`), which is run in a process of its own.
+        inputs: for a module: a tensor, a tuple of positional or a dict of keyword arguments; for a file: specifications such
+            as "8x3x32x32". None infers them.
+        loss: `loss(output) -> scalar`, for a module; None infers the objective.
+        options: fields of `stabdiag.request.ScanRequest`: `precisions=["float32", "bfloat16"]`, `select="SD2"`, `budget=20`.
+
+    Returns:
+        A Report: `report.findings`, `report.runs[0].precisions`, `report.to_frame()`, `report.exit_code(fail_on="error")`.
+
+    Raises:
+        UserError: an option that there is not, or a value it cannot have.
+        stabdiag.subject.subject.SubjectError: the module cannot be probed. For a file, this is `report.runs[0].error`.
+    """
+    values = {key: _checked(key, value) for key, value in options.items()}
+    if isinstance(model, str | PathLike):
+        if loss is not None:
+            raise UserError("`loss` was given for a file; define a function `loss(output)` in the file instead")
+        specifications = _checked("inputs", inputs) if inputs is not None else []
+        return run([ScanRequest(str(model), inputs=specifications, **values)], RunOptions())
+    from stabdiag.pipeline import scan_model
+
+    request = ScanRequest(type(model).__name__, **values)
+    report = Report(__version__, [scan_model(model, inputs, loss, request)])
+    settle(report, [request])
+    return report
+
+
+def _checked(key: str, value: Any) -> Any:
+    if key not in SUBJECT_KEYS:
+        raise UserError(f"scan() has no option `{key}`{did_you_mean(key, sorted(SUBJECT_KEYS))}")
+    if key in LISTS:
+        value = [value] if isinstance(value, str) else list(value)
+    return checked(key, value, "scan()") if value is not None else None

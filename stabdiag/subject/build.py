@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from types import ModuleType
@@ -16,6 +18,7 @@ from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.subject import SubjectError
 from stabdiag.subject.usage import constructor_call
 
+_OPTIONS = ("config", "cfg", "conf", "args", "hparams", "hp", "params", "opt", "options")
 _EMPTY = inspect.Parameter.empty
 
 
@@ -71,7 +74,11 @@ def bind(
                 notes.append(f"{parameter.name}={configuration.__name__}({', '.join(f'{k}={v!r}' for k, v in taken.items())})")
             continue
         variable = _variable(parameter.name, module)
-        if variable is not None:
+        reader = _options_reader(parameter.name, module) if variable is None else None
+        if reader is not None:
+            kwargs[parameter.name] = _options(reader)
+            notes.append(f"{parameter.name}={reader.__name__}() with an empty command line")
+        elif variable is not None:
             kwargs[parameter.name] = vars(module)[variable]
             notes.append(f"{parameter.name} is the file's own {variable}")
         else:
@@ -147,7 +154,7 @@ def _configuration_class(target: Any, parameter: inspect.Parameter, module: Modu
     if inspect.isclass(wanted):
         simple = wanted.__module__ in ("builtins", "typing", "torch") or issubclass(wanted, nn.Module)
         return None if simple else wanted
-    if parameter.name not in ("config", "cfg", "conf", "args", "hparams", "hp", "params", "opt", "options"):
+    if parameter.name not in _OPTIONS:
         return None
     declared = getattr(target, "config_class", None)
     if inspect.isclass(declared):
@@ -179,6 +186,30 @@ def _variable(name: str, module: ModuleType) -> str | None:
         if plain and not key.startswith("__") and key.lower() == name.lower():
             return key
     return None
+
+
+def _options_reader(name: str, module: ModuleType) -> Callable[[], Any] | None:
+    """The file's own function that makes the options: `get_args()`, `parse_options()`, `make_config()`."""
+    if name not in _OPTIONS:
+        return None
+    for key, value in vars(module).items():
+        own = inspect.isfunction(value) and value.__module__ == module.__name__
+        if own and any(word in key.lower() for word in ("args", "arguments", "options", "config", "hparams", "parser")):
+            required = [p for p in inspect.signature(value).parameters.values() if p.default is _EMPTY]
+            if not required:
+                return value  # type: ignore[no-any-return]
+    return None
+
+
+def _options(reader: Callable[[], Any]) -> Any:
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        options = _call(reader, {}, reader.__name__)
+        return options.parse_args([]) if isinstance(options, argparse.ArgumentParser) else options
+    except SystemExit as error:
+        raise SubjectError(f"{reader.__name__}() needs a command line; add a build_model() to the file.", "load") from error
+    finally:
+        sys.argv = argv
 
 
 def _listed(names: list[str]) -> str:

@@ -72,6 +72,8 @@ def _instance(module: ModuleType, shown: str) -> Choice | None:
     names = [key for key in whole if distinct[id(whole[key])] == key]
     chosen = names if len(names) == 1 else [key for key in names if key.lower() in ("model", "net", "network")]
     if len(chosen) != 1:
+        chosen = [key for key in names if not _is_partner(type(whole[key]).__name__)]
+    if len(chosen) != 1:
         raise _ambiguous(shown, names)
     others = f"; not {', '.join(n for n in names if n != chosen[0])}" if len(names) > 1 else ""
     return Choice(chosen[0], f"{chosen[0]}, a model at module level{others}", instance=whole[chosen[0]])
@@ -141,6 +143,9 @@ def _of_several(
     common = frozenset.intersection(*family)
     if len(factories) == len(names) and common:
         return chosen(names[0], f"the first of {len(names)} factories of the same class")
+    leading = [n for n in names if not _is_partner(n)]
+    if len(leading) == 1:
+        return chosen(leading[0], "the others are what it is trained against")
     with seeded(0):
         trained = [n for n in names if any(True for _ in _try_build(objects[n], n, module, given).parameters())]
     if len(trained) == 1:
@@ -248,6 +253,11 @@ def _reach(name: str, graph: dict[str, set[str]]) -> set[str]:
         seen |= new
         todo += new
     return seen
+
+
+def _is_partner(name: str) -> bool:
+    """Whether a model by its name only serves to train another."""
+    return any(word in name.lower() for word in ("discriminator", "critic", "loss"))
 
 
 def _folded(name: str) -> str:

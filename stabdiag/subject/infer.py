@@ -20,7 +20,7 @@ from stabdiag.subject.specification import Specification
 from stabdiag.subject.subject import Inputs, SubjectError
 from stabdiag.subject.trial import Trial, attempt, clone, untouched
 
-TRIALS = 300
+TRIALS = 200
 """Most trial forwards of one search. Of them 1 to 5 are the rule; the rest is for what needs several sizes solved."""
 
 WORK = 2e9
@@ -139,7 +139,7 @@ def _search(
             heapq.heappop(queue)
             continue
         seen.add(_key(plan))
-        if _elements(plan) > 1 << 24 or not kept <= set(plan):
+        if _elements(plan) > 1 << 23 or not kept <= set(plan):
             continue
         trial = attempt(model, draw(plan, parameters, 0))
         tries += 1
@@ -164,8 +164,8 @@ def _grown(
     if tries > 1:
         why += f"; sizes repaired in {tries} trial forwards"
     if not fixed and trial.smallest is not None and trial.smallest < 16:
-        for factor in (2, 4):
-            larger = tuple(_scaled(s, factor) for s in plan)
+        for _ in range(2):
+            larger = tuple(_doubled(s) for s in plan)
             again = attempt(model, draw(larger, parameters, 0))
             if again.error is not None:
                 break
@@ -175,7 +175,7 @@ def _grown(
     if any(s.why == "--input" for s in plan):
         return Inferred(plan, trial, why)
     per_sample = max(1.0, _work(model, draw(plan, parameters, 0)) / SAMPLES)
-    features = all(len(s.shape) <= 2 and s.dtype.is_floating_point for s in plan)
+    features = all(len(s.shape) <= 2 and s.dtype.is_floating_point and _elements((s,)) <= SAMPLES << 11 for s in plan)
     sizes = [n for n in ((64, 32, 16, 8) if features else (16, 8)) if n * per_sample <= WORK] or [4]
     for samples in sizes:
         bigger = tuple(_more(s, samples) for s in plan)
@@ -204,10 +204,10 @@ def _more(specification: Specification, samples: int) -> Specification:
     return replace(specification, high=samples) if specification.values == "batched" else specification.resized(samples)
 
 
-def _scaled(specification: Specification, factor: int) -> Specification:
+def _doubled(specification: Specification) -> Specification:
     if len(specification.shape) < 4 or not specification.dtype.is_floating_point:
         return specification
-    sides = tuple(side * factor for side in specification.shape[2:])
+    sides = tuple(2 * side for side in specification.shape[2:])
     return replace(specification, shape=(*specification.shape[:2], *sides))
 
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from stabdiag.subject.data import read_data
 from stabdiag.subject.frames import is_library, one_line, place, user_traceback
 from stabdiag.subject.infer import Inferred, draw, infer
-from stabdiag.subject.objective import logits_of, own_loss
+from stabdiag.subject.objective import leaves, logits_of, own_loss
 from stabdiag.subject.repair import Plan
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.signature import arguments_of
@@ -142,9 +142,16 @@ def _labelled(model: nn.Module, inferred: Inferred) -> Inferred:
         for labels in _labels_for(name, inferred):
             plan: Plan = (*inferred.plan, labels)
             trial = attempt(model, draw(plan, parameters, 0))
-            if trial.error is None and own_loss(trial.output):
+            if trial.error is None and _finite_loss(trial.output):
                 return replace(inferred, plan=plan, trial=trial, why=f"{inferred.why}; {name}: {labels.why}")
     return inferred
+
+
+def _finite_loss(output: Any) -> bool:
+    """Whether the output has a loss and that is finite: labels that make it infinite are wrong labels, no finding."""
+    found = dict(leaves(output))
+    paths = own_loss(output)
+    return bool(paths) and all(bool(found[path].isfinite().all()) for path in paths)
 
 
 def _labels_for(name: str, inferred: Inferred) -> list[Specification]:
@@ -155,6 +162,10 @@ def _labels_for(name: str, inferred: Inferred) -> list[Specification]:
     if logits is not None and logits.shape[-1] > 1:
         shapes = [tuple(logits.shape[:-1]), tuple(logits.shape[:1])]
         found += [Specification(name, shape, torch.int64, "labels", logits.shape[-1], why=why) for shape in shapes]
+        if logits.dim() == 3:
+            # A transcript is shorter than the sound, and the first class is the blank.
+            short = (logits.shape[0], max(1, logits.shape[1] // 4))
+            found.append(Specification(name, short, torch.int64, "labels", logits.shape[-1], why=why))
         if logits.dim() >= 4:
             dense = (logits.shape[0], *logits.shape[2:])
             found.append(Specification(name, dense, torch.int64, "labels", logits.shape[1], why=why))

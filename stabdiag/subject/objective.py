@@ -25,6 +25,7 @@ Loss = Callable[[Any, Inputs], torch.Tensor]
 
 _NO_LOGITS = ("Tanh", "Sigmoid", "Relu", "LayerNorm", "RmsNorm", "BatchNorm", "GroupNorm", "Gelu", "Silu", "Elu", "Softplus",
               "Hardtanh", "Clamp", "Sin", "Cos", "Exp", "LinalgVectorNorm", "DivBackward0", "Threshold")  # fmt: skip
+_LINEAR = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "AddBackward", "Softmax", "LogSoftmax", "CopySlices")
 _VIEWS = ("View", "Reshape", "Transpose", "Permute", "Squeeze", "Unsqueeze", "Slice", "Select", "Clone", "Alias", "Expand",
           "ToCopy", "Split", "Chunk", "T", "Index", "Unbind", "Stack")  # fmt: skip
 
@@ -105,7 +106,9 @@ def leaves(output: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
     if isinstance(output, Mapping):
         below = [(str(key), value) for key, value in output.items()]
     elif isinstance(output, torch.distributions.Distribution):
-        below = [("logits", output.logits)] if hasattr(output, "logits") else [("mean", output.mean)]
+        below = (
+            [("logits", output.logits)] if hasattr(output, "logits") else [("mean", output.mean), ("stddev", output.stddev)]
+        )
     elif hasattr(output, "_fields"):
         below = list(zip(output._fields, output, strict=True))
     elif isinstance(output, list | tuple):
@@ -195,13 +198,15 @@ def _term(path: str, tensor: torch.Tensor, inputs: Inputs, index: int) -> tuple[
     floats = [t for t in given if t.is_floating_point()]
     tokens = [t for t in given if not t.is_floating_point() and t.dim() >= 2]
     named = "logits" in path
-    if index and not named:  # heads behind the first: no telling what their columns are
+    if (index and not named) or path.endswith(("mean", "stddev")):  # no telling what the columns of further heads are
         maker = "Tanh"
     same = any(t.shape == shape for t in floats)
     plain = named or not (same or any(word in maker for word in _NO_LOGITS))
     if tensor.dim() == 2 and shape[1] > 1 and plain:
         classes, dim, why = shape[1], 1, f"{shape[1]} class logits per sample"
-    elif tensor.dim() == 3 and shape[-1] > 1 and plain and (named or any(t.shape[:2] == shape[:2] for t in tokens)):
+    elif tensor.dim() == 3 and shape[-1] > 1 and plain and (
+        named or (maker.startswith(_LINEAR) and any(t.shape[:2] == shape[:2] for t in tokens))
+    ):
         classes, why = shape[-1], f"{shape[-1]} logits per token"
     elif tensor.dim() in (4, 5) and shape[1] > 1 and plain and "Convolution" in maker:
         if any(t.shape[2:] == shape[2:] and t.shape[1] != shape[1] for t in floats if t.dim() == tensor.dim()):

@@ -38,7 +38,14 @@ def proposals(plan: Plan, trial: Trial, model: nn.Module, parameters: list[inspe
     yield from _configured_sizes(plan, model)
     for have, want in pairs:
         yield from _solved(plan, have, want)
+    for have, want in pairs:
+        yield from _proportional(plan, have, want)
+        yield from _shared(plan, have, want)
+    if len(plan) > 1:
+        yield from _alike(plan)
     yield from _ranks(plan, said)
+    for have, want in pairs:
+        yield from _resized(plan, have, want, samples=True)
     for index, old in enumerate(plan):
         parameter = next((p for p in parameters if p.name == old.name), None)
         if parameter is not None:
@@ -114,47 +121,92 @@ def _shape_mismatches(trial: Trial) -> Iterator[tuple[int, int]]:
                 yield b, a
 
 
-def _resized(plan: Plan, have: int, want: int) -> Iterator[Plan]:
-    """The dimension that is `have` becomes `want`; one that `have` is a multiple of changes in proportion."""
+def _resized(plan: Plan, have: int, want: int, samples: bool = False) -> Iterator[Plan]:
+    """The dimension that is `have` becomes `want`; the number of samples only when asked for."""
     for index, old in enumerate(plan):
-        spots = [d for d, size in enumerate(old.shape) if size == have]
-        for spot in sorted(spots, key=lambda d: d == old.batch):
-            batch = old.batch if spot != old.batch else None
+        spots = [d for d, size in enumerate(old.shape) if size == have and (d == old.batch) == samples]
+        if len(old.shape) >= 4 and len([d for d in spots if d > 1]) == len(old.shape) - 2:
+            # All sides are alike: change them together, or it was chance that they are `have`.
+            spots = [d for d in spots if d < 2]
+            if want <= 512:
+                yield _with(plan, index, replace(old, shape=(*old.shape[:2], *(want,) * (len(old.shape) - 2))))
+        for spot in spots:
+            batch = None if samples else old.batch
             yield _with(plan, index, replace(old, shape=(*old.shape[:spot], want, *old.shape[spot + 1 :]), batch=batch))
         if len(spots) > 1:
             yield _with(plan, index, replace(old, shape=tuple(want if s == have else s for s in old.shape)))
-        if old.values in ("lengths", "integers") and old.high == have:
+        if old.values in ("lengths", "integers") and old.high == have and want > 0:
             yield _with(plan, index, replace(old, high=want))
-    together = tuple(
-        replace(old, shape=tuple(want if s == have and d != old.batch else s for d, s in enumerate(old.shape))) for old in plan
+    yield tuple(
+        replace(old, shape=tuple(want if s == have and (d == old.batch) == samples else s for d, s in enumerate(old.shape)))
+        for old in plan
     )
-    yield together
+
+
+def _proportional(plan: Plan, have: int, want: int) -> Iterator[Plan]:
+    """A dimension of which `have` is a multiple changes in proportion."""
     for index, old in enumerate(plan):
         for spot, size in enumerate(old.shape):
-            if spot != old.batch and size > 0 and have % size == 0 and (size * want) % have == 0:
+            if spot != old.batch and size > 0 and have > 0 and have % size == 0 and (size * want) % have == 0:
                 yield _with(plan, index, replace(old, shape=(*old.shape[:spot], size * want // have, *old.shape[spot + 1 :])))
+            if spot != old.batch and 0 < spot and size + want - have > 0 and old.values in ("normal", "pair"):
+                # Concatenated with something of fixed size.
+                shape = (*old.shape[:spot], size + want - have, *old.shape[spot + 1 :])
+                yield _with(plan, index, replace(old, shape=shape))
         if len(old.shape) == 2 and old.dtype.is_floating_point:
             # Some model reshapes flat features itself: (samples, tokens × features).
             yield _with(plan, index, replace(old, shape=(old.shape[0], want)))
 
 
+def _shared(plan: Plan, have: int, want: int) -> Iterator[Plan]:
+    """All arguments change in proportion: they are concatenated, and each gets its share."""
+    shapes = [(old.shape[-1] * want, old) for old in plan if old.values == "normal" and len(old.shape) == 2]
+    if len(shapes) > 1 and have > 0 and all(total % have == 0 and total >= have for total, _ in shapes):
+        yield tuple(
+            replace(old, shape=(old.shape[0], old.shape[-1] * want // have))
+            if old.values == "normal" and len(old.shape) == 2
+            else old
+            for old in plan
+        )
+
+
+def _alike(plan: Plan) -> Iterator[Plan]:
+    """Several arguments of the same kind: anchor, positive and negative, left and right."""
+    for model in plan:
+        yield tuple(replace(model, name=old.name) for old in plan)
+    for index, old in enumerate(plan):
+        for other in plan:
+            if other is not old:
+                yield _with(plan, index, replace(other, name=old.name))
+
+
 def _solved(plan: Plan, have: int, want: int) -> Iterator[Plan]:
-    """Sizes of images, volumes and signals from which a flattened or patched size may come out right."""
+    """Sizes of images, volumes, clips and signals from which a flattened or patched size may come out right.
+
+    Behind convolutions a flattened size goes with the power of the side, so the side is estimated from the ratio; of the sizes
+    near the estimate those in use come first, as strides and pooling round and several may do.
+    """
     for index, old in enumerate(plan):
         spatial = len(old.shape) - 2
         if spatial < 1 or not old.dtype.is_floating_point or have <= 0 or want <= 0:
             continue
         side = old.shape[-1]
-        near = {side * (want / have) ** (1 / spatial)}
+        estimates = [side * (want / have) ** (1 / spatial)]
         if want > 1 and have > 1:
-            near.add(side * ((want - 1) / (have - 1)) ** (1 / spatial))
-        tried: list[int] = []
-        for exact in near:
-            tried += [round(exact), *(s for s in _SIZES if abs(s / exact - 1) < 0.25)]
-            tried += [round(exact) + d for d in (1, -1, 2, -2, 3, -3, 4, -4, 6, 8)]
-            tried += [m * max(1, round(exact / m)) for m in (2, 4, 8, 14, 16)]
-        for size in dict.fromkeys(t for t in tried if 0 < t <= 1024):
-            yield _with(plan, index, replace(old, shape=(*old.shape[:2], *(size,) * spatial)))
+            estimates.append(side * ((want - 1) / (have - 1)) ** (1 / spatial))
+        for exact in estimates:
+            for size in _near(exact):
+                yield _with(plan, index, replace(old, shape=(*old.shape[:2], *(size,) * spatial)))
+        for frames in (16, 8, 32) if spatial == 3 else ():
+            for size in _near(side * math.sqrt(want / have * old.shape[2] / frames)):
+                yield _with(plan, index, replace(old, shape=(*old.shape[:2], frames, size, size)))
+
+
+def _near(exact: float) -> list[int]:
+    used = sorted((s for s in _SIZES if abs(s / exact - 1) < 0.25), key=lambda s: abs(s - exact))
+    tried = [*used, round(exact), *(m * max(1, round(exact / m)) for m in (2, 4, 8, 14, 16))]
+    tried += [round(exact) + d for d in (1, -1, 2, -2, 3, -3, 4, -4, 6, 8)]
+    return [size for size in dict.fromkeys(tried) if 0 < size <= 1024]
 
 
 def _configured_sizes(plan: Plan, model: nn.Module) -> Iterator[Plan]:

@@ -62,7 +62,8 @@ def guesses(parameter: inspect.Parameter, model: nn.Module, position: int = 0, c
 def _guesses(parameter: inspect.Parameter, model: nn.Module, position: int, count: int) -> Iterator[Specification]:
     yield from _by_configuration(parameter.name, model)
     consumers = list(_consumers(model))
-    likely = _by_layer_name(parameter.name, model) or consumers[position : position + 1] or consumers[:1]
+    branches = [first for child in model.children() if (first := next(_consumers(child), None)) is not None]
+    likely = _by_layer_name(parameter.name, model) or (branches[position : position + 1] if position else []) or consumers[:1]
     yield from _by_convention(parameter, model, likely, position, count)
     integers = [c for c in consumers if c.values == "integers"]
     if position and count > 1 and likely == consumers[:1] == integers[:1]:
@@ -106,22 +107,33 @@ def _by_convention(
     if name in ("batch_size", "bsz", "num_samples", "n_samples"):
         yield Specification("", (), values="batched", high=SAMPLES, batch=None, why=f"{name}: the number of samples")
     if position and (name in ("t", "time", "timestep", "timesteps", "time_step", "time_steps", "ts", "step", "noise_level")):
-        yield Specification("", (SAMPLES,), torch.int64, "steps", 1000, why=f"{name}: diffusion steps")
-        yield Specification("", (SAMPLES,), torch.float32, "steps", 2, why=f"{name}: times in 0 … 1")
-        yield Specification("", (SAMPLES, 1), torch.float32, "steps", 2, why=f"{name}: times in 0 … 1")
+        times = [
+            Specification("", (SAMPLES,), torch.int64, "steps", 1000, why=f"{name}: diffusion steps"),
+            Specification("", (SAMPLES,), torch.float32, "steps", 2, why=f"{name}: times in 0 … 1"),
+            Specification("", (SAMPLES, 1), torch.float32, "normal", why=f"{name}: times"),
+        ]
+        features = all(len(layer.shape) == 2 and layer.dtype.is_floating_point for layer in _consumers(model))
+        yield from reversed(times) if features else times
     if position and name in ("h", "hidden", "state", "hx", "h0", "prev_state", "hidden_state", "hc", "states"):
         yield Specification("", (), values="none", batch=None, why=f"{name}: starts empty")
         for cell in (m for m in model.modules() if isinstance(m, nn.RNNBase)):
             shape = (cell.num_layers * (2 if cell.bidirectional else 1), SAMPLES, cell.proj_size or cell.hidden_size)
             pair = isinstance(cell, nn.LSTM)
             yield Specification("", shape, torch.float32, "pair" if pair else "normal", 0, 1, f"{name}: the recurrent state")
+        for size in (vars(model).get(key) for key in ("hidden_size", "hidden_dim", "nhid", "n_hidden", "d_hidden")):
+            if isinstance(size, int):
+                yield Specification("", (SAMPLES, size), why=f"{name}: the recurrent state")
         for single in (m for m in model.modules() if isinstance(m, nn.RNNCellBase)):
             pair = isinstance(single, nn.LSTMCell)
             yield Specification("", (SAMPLES, single.hidden_size), values="pair" if pair else "normal", why=f"{name}: state")
     if position and name in ("y", "label", "labels", "c", "cond", "class_labels", "classes", "target", "targets", "user", "item"):
         own = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
-        if own and not any(guess.values == "integers" for guess in likely[:0]):
+        if own:
             yield Specification("", (SAMPLES,), torch.int64, "integers", min(own), why=f"{name}: one class per sample")
+    if name in ("z", "noise", "latent", "latents", "eps"):
+        for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
+            yield Specification("", (SAMPLES, layer.in_features), why=f"{name}: a latent vector for Linear")
+            break
     if count > 1 and name in ("x", "x1", "features", "feat", "feats", "node_features") and _is_graph(parameter, model):
         for guess in (*(g for g in likely if len(g.shape) == 2 and g.dtype.is_floating_point), *_by_parameters(model)):
             yield Specification("", (NODES, guess.shape[1]), why=f"{name}: nodes × features ({guess.why})", batch=None)
@@ -247,7 +259,7 @@ def _by_configuration(name: str, model: nn.Module) -> Iterator[Specification]:
             if isinstance(frames, int):
                 yield Specification("", (SAMPLES, bins, 2 * frames), why="the configured spectrogram")
             length = _configured(model, "max_length")
-            length = length if isinstance(length, int) and length > 100 else 4 * TOKENS
+            length = length if isinstance(length, int) and length > 8 else 4 * TOKENS
             yield Specification("", (SAMPLES, length, bins), why="the configured spectrogram")
         yield Specification("", (SAMPLES, 4000), why="a waveform")
     if name == "past_values":

@@ -67,7 +67,7 @@ class Specification:
         if self.values == "lengths":
             return torch.full(self.shape, self.high, dtype=self.dtype)
         if self.values == "steps":
-            count = self.shape[0]
+            count = int(torch.Size(self.shape).numel())
             return (torch.arange(count) * max(1, self.high - 1) // max(1, count - 1)).reshape(self.shape).to(self.dtype)
         if self.values == "zeros":
             return torch.zeros(self.shape, dtype=self.dtype)

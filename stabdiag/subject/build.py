@@ -22,7 +22,7 @@ _OPTIONS = ("config", "cfg", "conf", "args", "hparams", "hp", "params", "opt", "
 _EMPTY = inspect.Parameter.empty
 
 
-class NeedsArguments(SubjectError):
+class NeedsArgumentsError(SubjectError):
     """The constructor has required arguments and nothing tells their values."""
 
 
@@ -44,7 +44,7 @@ def bind(
 
     Raises:
         SubjectError: kind "usage", for a `--arg` that fits nothing.
-        NeedsArguments: a required argument stays open.
+        NeedsArgumentsError: a required argument stays open.
     """
     try:
         parameters = list(inspect.signature(target).parameters.values())
@@ -93,7 +93,7 @@ def bind(
         raise SubjectError(f"--arg {key}: {name} takes no such argument; {hint}", "usage")
     if opened:
         shown = " ".join(f"--arg {key}=…" for key in opened)
-        raise NeedsArguments(
+        raise NeedsArgumentsError(
             f"{name} cannot be built without {_listed(opened)}: pass {shown}, or add a build_model() to the file.",
             "load",
         )

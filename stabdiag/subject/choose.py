@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from stabdiag.subject.build import NeedsArguments, bind, build
-from stabdiag.subject.frames import is_library
+from stabdiag.subject.build import NeedsArgumentsError, bind, build
+from stabdiag.subject.definitions import classes_of, factories_of, functions_of, instances_of, reach, references
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.subject import SubjectError
 from stabdiag.subject.usage import main_block, names_in, tree_of
@@ -49,7 +47,7 @@ def _named(module: ModuleType, shown: str, name: str) -> Choice:
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
-            known = sorted({*_classes(module), *_functions(module), *_instances(module)})
+            known = sorted({*classes_of(module), *functions_of(module), *instances_of(module)})
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known[:8]) or 'no model at all'}."
             raise SubjectError(f"{shown} has no {name}; {hint}", "load")
@@ -63,7 +61,7 @@ def _named(module: ModuleType, shown: str, name: str) -> Choice:
 
 
 def _instance(module: ModuleType, shown: str) -> Choice | None:
-    found = _instances(module)
+    found = instances_of(module)
     if not found:
         return None
     parts = {id(part) for value in found.values() for part in value.modules() if part is not value}
@@ -80,18 +78,18 @@ def _instance(module: ModuleType, shown: str) -> Choice | None:
 
 
 def _from_definitions(module: ModuleType, shown: str, given: dict[str, Any]) -> Choice:
-    classes = _classes(module)
+    classes = classes_of(module)
     if not classes:
-        classes = _classes(module, imported=True)
-    factories = _factories(module, classes)
-    graph = _references(module, [*classes, *factories])
+        classes = classes_of(module, imported=True)
+    factories = factories_of(module, classes)
+    graph = references(module, [*classes, *factories])
     objects: dict[str, Callable[..., Any]] = classes | factories
     if not objects:
         raise SubjectError(
             f"{shown} defines no model; expected an nn.Module class, a model at module level or a build_model().",
             "load",
         )
-    first_problem: NeedsArguments | None = None
+    first_problem: NeedsArgumentsError | None = None
     left = dict(graph)
     while left:
         used = set().union(*(refs - {key} for key, refs in left.items()))
@@ -101,7 +99,7 @@ def _from_definitions(module: ModuleType, shown: str, given: dict[str, Any]) -> 
             try:
                 bind(objects[key], key, module, given)
                 ready.append(key)
-            except NeedsArguments as error:
+            except NeedsArgumentsError as error:
                 first_problem = first_problem or error
             except SubjectError:
                 if len(roots) == 1:
@@ -139,7 +137,7 @@ def _of_several(
     conventional = [n for n in factories if n in ("get_model", "create_model", "make_model", "build", "model", "get_network")]
     if len(conventional) == 1:
         return chosen(conventional[0], "its name says so")
-    family = {frozenset(_reach(n, graph) & {k for k in objects if inspect.isclass(objects[k])}) for n in names}
+    family = {frozenset(reach(n, graph) & {k for k in objects if inspect.isclass(objects[k])}) for n in names}
     common = frozenset.intersection(*family)
     if len(factories) == len(names) and common:
         return chosen(names[0], f"the first of {len(names)} factories of the same class")
@@ -162,97 +160,10 @@ def _try_build(target: Callable[..., Any], name: str, module: ModuleType, given:
 
 def _ambiguous(shown: str, names: list[str]) -> SubjectError:
     return SubjectError(
-        f"{shown} has several models ({', '.join(names[:8])}) and nothing to choose by; name one, for example {shown}:{names[0]}.",
+        f"{shown} has several models ({', '.join(names[:8])}) and nothing to choose by; name one, for example "
+        f"{shown}:{names[0]}.",
         "load",
     )
-
-
-def _instances(module: ModuleType) -> dict[str, nn.Module]:
-    found = {key: getattr(value, "_orig_mod", value) for key, value in vars(module).items() if isinstance(value, nn.Module)}
-    return {key: value for key, value in found.items() if any(True for _ in value.parameters())}
-
-
-def _classes(module: ModuleType, imported: bool = False) -> dict[str, type[nn.Module]]:
-    """The module's own model classes that have a forward, or with `imported` those it takes from its neighbours."""
-    own: dict[str, type[nn.Module]] = {}
-    for key, value in vars(module).items():
-        if not (inspect.isclass(value) and issubclass(value, nn.Module)) or inspect.isabstract(value):
-            continue
-        if value.forward is nn.Module.forward:
-            continue
-        here = value.__module__ == module.__name__
-        if here and not imported:
-            own[value.__name__ if getattr(module, value.__name__, None) is value else key] = value
-        elif imported and not here and not is_library(inspect.getfile(value)):
-            own[key] = value
-    return own
-
-
-def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    return {k: v for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__}
-
-
-def _factories(module: ModuleType, classes: dict[str, type[nn.Module]]) -> dict[str, Callable[..., Any]]:
-    """Functions that return a model, told from their code: they are not called to find out, and none that trains is one."""
-    functions, found = _functions(module), dict[str, Callable[..., Any]]()
-    for key, value in vars(module).items():
-        if isinstance(value, functools.partial) and inspect.isclass(value.func) and issubclass(value.func, nn.Module):
-            found[key] = value
-    definitions = {node.name: node for node in tree_of(module).body if isinstance(node, ast.FunctionDef)}
-    changed = True
-    while changed:
-        changed = False
-        for name, node in definitions.items():
-            if name in found or name not in functions or name in ("loss", "example_inputs", "make_optimizer"):
-                continue
-            if not _trains(node) and _returns_model(node, module, {*classes, *found}):
-                found[name], changed = functions[name], True
-    order = list(definitions)
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
-
-
-def _returns_model(node: ast.FunctionDef, module: ModuleType, known: set[str]) -> bool:
-    def makes_model(value: ast.expr | None) -> bool:
-        if not isinstance(value, ast.Call):
-            return isinstance(value, ast.Name) and value.id in assigned
-        try:
-            text = ast.unparse(value.func)
-            called = eval(text, dict(vars(module))) if text.replace(".", "").replace("_", "").isalnum() else None
-        except Exception:
-            return False
-        if inspect.isclass(called) and issubclass(called, nn.Module):
-            return True
-        if isinstance(value.func, ast.Name) and value.func.id in known:
-            return True
-        home = inspect.getmodule(called) if called is not None else None
-        return text.endswith("from_config") or (home is not None and ".models" in home.__name__ and inspect.isfunction(called))
-
-    assigned: set[str] = set()
-    for part in ast.walk(node):
-        if isinstance(part, ast.Assign) and makes_model(part.value):
-            assigned |= {t.id for t in part.targets if isinstance(t, ast.Name)}
-    if node.returns is not None and isinstance(node.returns, ast.Attribute) and ast.unparse(node.returns) == "nn.Module":
-        return True
-    return any(makes_model(part.value) for part in ast.walk(node) if isinstance(part, ast.Return))
-
-
-def _trains(node: ast.FunctionDef) -> bool:
-    return any(isinstance(part, ast.Attribute) and part.attr in ("backward", "zero_grad") for part in ast.walk(node))
-
-
-def _references(module: ModuleType, names: list[str]) -> dict[str, set[str]]:
-    """Which of the named definitions each of them mentions."""
-    nodes = {n.name: n for n in tree_of(module).body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    return {name: names_in(nodes[name]) & set(names) if name in nodes else set() for name in names}
-
-
-def _reach(name: str, graph: dict[str, set[str]]) -> set[str]:
-    seen, todo = set[str](), [name]
-    while todo:
-        new = graph.get(todo.pop(), set()) - seen
-        seen |= new
-        todo += new
-    return seen
 
 
 def _is_partner(name: str) -> bool:

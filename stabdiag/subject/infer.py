@@ -6,6 +6,7 @@ import heapq
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from stabdiag.subject.frames import one_line, place, user_traceback
-from stabdiag.subject.repair import Plan, distance, proposals
+from stabdiag.subject.mismatch import distance
+from stabdiag.subject.repair import Plan, proposals
 from stabdiag.subject.seeds import seeded
-from stabdiag.subject.signature import SAMPLES, arguments_of, first_plan
-from stabdiag.subject.specification import Specification
+from stabdiag.subject.signature import arguments_of, first_plan
+from stabdiag.subject.specification import SAMPLES, Specification
 from stabdiag.subject.subject import Inputs, SubjectError
 from stabdiag.subject.trial import Trial, attempt, clone, untouched
 
@@ -90,7 +92,8 @@ def _settled(start: Plan, given: Plan, parameters: list[inspect.Parameter], show
 def draw(plan: Plan, parameters: list[inspect.Parameter], seed: int) -> Inputs:
     """The inputs of one plan: required arguments by position, optional ones by name."""
     generator = torch.Generator().manual_seed(1 + seed)
-    args, kwargs = [], {}
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
     by_name = {p.name: p for p in parameters}
     for specification, expected in zip(plan, [*parameters, *[None] * len(plan)], strict=False):
         value = specification.sample(generator)
@@ -103,17 +106,22 @@ def draw(plan: Plan, parameters: list[inspect.Parameter], seed: int) -> Inputs:
     return Inputs(tuple(args), kwargs)
 
 
-def refused(shown: str, error: Exception, kind: str) -> SubjectError:
+def refused(shown: str, error: Exception, kind: str, given: Plan = ()) -> SubjectError:
     """The sentence for a model that no inputs satisfied."""
+    detail = user_traceback(error)
     if isinstance(error, RecursionError):
+        return SubjectError(f"{shown}.forward calls itself without end{place(error)}; repair that first.", "forward", detail)
+    said = f"{one_line(error)}{place(error)}"
+    if given:
+        wanted = ", ".join(map(str, given))
         return SubjectError(
-            f"{shown}.forward calls itself without end{place(error)}; repair that first.", "forward", user_traceback(error)
+            f"{shown}.forward raises {said} on --input {wanted}; pass shapes and dtypes that it takes.", "input", detail
         )
     return SubjectError(
-        f"No inputs were found that {shown}.forward takes; it raises {one_line(error)}{place(error)}. Add example_inputs() "
-        "to the file, or pass --input SHAPE, for example --input 8x3x32x32.",
+        f"No inputs were found that {shown}.forward takes; it raises {said}. Add example_inputs() to the file, or pass "
+        "--input SHAPE, for example --input 8x3x32x32.",
         kind,
-        user_traceback(error),
+        detail,
     )
 
 
@@ -152,7 +160,7 @@ def _search(
         if trial.progress > best_progress:
             best_error, best_progress = trial.error, trial.progress
     assert best_error is not None
-    raise refused(shown, best_error, "forward" if _authors_own(best_error) else "input")
+    raise refused(shown, best_error, "forward" if _authors_own(best_error) else "input", given)
 
 
 def _grown(
@@ -237,7 +245,7 @@ def _work(model: nn.Module, inputs: Inputs) -> float:
             model(*copied.args, **copied.kwargs)
         except Exception:
             return 0.0
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 def _key(plan: Plan) -> tuple[tuple[object, ...], ...]:

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from stabdiag.subject.data import read_data
 from stabdiag.subject.frames import is_library, one_line, place, user_traceback
 from stabdiag.subject.infer import Inferred, draw, infer
-from stabdiag.subject.objective import leaves, logits_of, own_loss
+from stabdiag.subject.outputs import leaves, logits_of, own_loss
 from stabdiag.subject.repair import Plan
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.signature import arguments_of

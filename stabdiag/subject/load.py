@@ -17,7 +17,7 @@ from stabdiag.subject.choose import Choice, choose
 from stabdiag.subject.importing import import_target, parse_target
 from stabdiag.subject.inputs import Source, find_inputs
 from stabdiag.subject.seeds import seeded, shifted
-from stabdiag.subject.subject import Inputs, Subject, SubjectError
+from stabdiag.subject.subject import Subject, SubjectError
 from stabdiag.subject.trial import attempt
 from stabdiag.subject.weights import load_weights
 from stabdiag.trace import SubjectFacts
@@ -97,7 +97,7 @@ def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Modul
         with seeded(0):
             model = build(choice.target, choice.name, module, given)
     # Compiled parts run eager: what torch.compile made of them hides their ops from the tracer.
-    for path, part in list(model.named_modules()):
+    for part in list(model.modules()):
         for name, child in list(part.named_children()):
             if hasattr(child, "_orig_mod"):
                 setattr(part, name, child._orig_mod)
@@ -161,6 +161,3 @@ def _relative(path: Path) -> str:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.as_posix()
-
-
-__all__ = ["Inputs", "Subject", "SubjectError", "load"]

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from stabdiag.subject.signature import SAMPLES, guesses
-from stabdiag.subject.specification import Specification
+from stabdiag.subject.mismatch import mismatches
+from stabdiag.subject.signature import guesses
+from stabdiag.subject.specification import SAMPLES, Specification
 from stabdiag.subject.trial import Trial
 
 Plan = tuple[Specification, ...]
@@ -32,7 +33,7 @@ def proposals(plan: Plan, trial: Trial, model: nn.Module, parameters: list[inspe
     said = str(trial.error)
     yield from _added(plan, said, model, parameters, named_only=True)
     yield from _dtypes(plan, trial, said, model)
-    pairs = list(dict.fromkeys(_mismatches(trial, said)))
+    pairs = list(dict.fromkeys(mismatches(trial, said)))
     for have, want in pairs:
         yield from _resized(plan, have, want)
     yield from _configured_sizes(plan, model)
@@ -58,67 +59,8 @@ def proposals(plan: Plan, trial: Trial, model: nn.Module, parameters: list[inspe
         yield tuple(_longer(old, length) for old in plan)
 
 
-def distance(trial: Trial) -> float:
-    """How far the refusing call was from being satisfied: |log(have / want)| of its best mismatch, 0 when unknown."""
-    pairs = [(h, w) for h, w in _shape_mismatches(trial) if h > 0 and w > 0]
-    return min((abs(math.log(have / want)) for have, want in pairs), default=0.0)
-
-
 def _with(plan: Plan, index: int, new: Specification) -> Plan:
     return (*plan[:index], new, *plan[index + 1 :])
-
-
-def _mismatches(trial: Trial, said: str) -> Iterator[tuple[int, int]]:
-    yield from _shape_mismatches(trial)
-    numbers = [int(n) for n in re.findall(r"(?<![\w.])\d{1,7}(?![\w.]*\w*\.)", said)][:12]
-    for have in numbers:
-        for want in numbers:
-            if have != want and want > 0:
-                yield have, want
-
-
-def _shape_mismatches(trial: Trial) -> Iterator[tuple[int, int]]:
-    """(size it got, size it wants) from the shapes of the refusing call's arguments."""
-    tensors = [a for a in trial.arguments if isinstance(a, torch.Tensor)]
-    tensors += [a for a in trial.keywords.values() if isinstance(a, torch.Tensor)]
-    listed = [a for a in trial.arguments if isinstance(a, list | tuple) and a and isinstance(a[0], torch.Tensor)]
-    name = trial.function.strip("_")
-    if name in ("linear", "addmm", "bilinear") and len(tensors) >= 2 and tensors[0].dim() and tensors[1].dim() > 1:
-        yield tensors[0].shape[-1], tensors[1].shape[-1]
-    elif name.startswith("conv") and len(tensors) >= 2 and tensors[0].dim() >= 2:
-        groups = next((a for a in reversed(trial.arguments) if isinstance(a, int)), trial.keywords.get("groups", 1))
-        channels = tensors[1].shape[0] if "transpose" in name else tensors[1].shape[1] * max(1, groups)
-        yield tensors[0].shape[1], channels
-        yield tensors[0].shape[-1], channels
-    elif name in ("matmul", "mm", "bmm", "einsum", "rmatmul", "mv") and len(tensors) >= 2:
-        if tensors[1].dim() >= 2 and tensors[0].dim() >= 1:
-            yield tensors[0].shape[-1], tensors[1].shape[-2]
-            yield tensors[1].shape[-2], tensors[0].shape[-1]
-    elif name in ("view", "reshape", "unflatten") and tensors:
-        sizes = trial.arguments[1:] if not isinstance(trial.arguments[1], list | tuple) else trial.arguments[1]
-        known = [n for n in sizes if isinstance(n, int) and n > 0]
-        total = tensors[0].numel()
-        if known and -1 in sizes:
-            for samples in (SAMPLES, 1):
-                yield total // samples, math.prod(known) // (SAMPLES if SAMPLES in known and samples == SAMPLES else 1)
-        elif known:
-            yield total, math.prod(known)
-    elif name in ("layer_norm", "rms_norm") and tensors and len(trial.arguments) > 1:
-        yield tensors[0].shape[-1], list(trial.arguments[1])[-1]
-    elif name in ("batch_norm", "instance_norm") and len(tensors) > 1 and tensors[0].dim() > 1:
-        yield tensors[0].shape[1], tensors[1].shape[0]
-    elif name in ("cat", "concat", "concatenate", "stack") and listed:
-        first, *others = listed[0]
-        for other in others:
-            for a, b in zip(first.shape, other.shape, strict=False):
-                if a != b:
-                    yield a, b
-                    yield b, a
-    elif len(tensors) >= 2:
-        for a, b in zip(reversed(tensors[0].shape), reversed(tensors[1].shape), strict=False):
-            if a != b and 1 not in (a, b):
-                yield a, b
-                yield b, a
 
 
 def _resized(plan: Plan, have: int, want: int, samples: bool = False) -> Iterator[Plan]:
@@ -149,7 +91,7 @@ def _proportional(plan: Plan, have: int, want: int) -> Iterator[Plan]:
         for spot, size in enumerate(old.shape):
             if spot != old.batch and size > 0 and have > 0 and have % size == 0 and (size * want) % have == 0:
                 yield _with(plan, index, replace(old, shape=(*old.shape[:spot], size * want // have, *old.shape[spot + 1 :])))
-            if spot != old.batch and 0 < spot and size + want - have > 0 and old.values in ("normal", "pair"):
+            if spot != old.batch and spot > 0 and size + want - have > 0 and old.values in ("normal", "pair"):
                 # Concatenated with something of fixed size.
                 shape = (*old.shape[:spot], size + want - have, *old.shape[spot + 1 :])
                 yield _with(plan, index, replace(old, shape=shape))

@@ -31,8 +31,8 @@ def seeded(seed: int) -> Iterator[None]:
 def shifted(offset: int, module: ModuleType) -> Iterator[None]:
     """Run a block in which every seed that the author's code sets itself is offset by `offset`.
 
-    `from torch import manual_seed` binds the function in the author's module: that name is shifted as well. Seeds set in
-    ways unknown here (a library's own generator in C) stay as they are, which makes the rebuilt model less different, never wrong.
+    `from torch import manual_seed` binds the function in the author's module: that name is shifted as well. Seeds set in ways
+    unknown here (a library's own generator in C) stay as they are, which makes the rebuilt model less different, never wrong.
     """
 
     def shift(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,12 @@ import torch
 
 from stabdiag.subject.subject import SubjectError
 
+SAMPLES = 2
+"""Samples in a trial forward: few, and unlike other sizes, so that a size in an error message tells its dimension."""
+
+TOKENS, STEPS, IMAGE, VOLUME, SIGNAL, NODES = 24, 24, 32, 32, 128, 22
+"""Sizes of trial inputs that nothing fixes: ids and time steps per sample, sides, samples of a waveform, nodes of a graph."""
+
 _FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x×]\d+)*)?(?::(?P<dtype>\w+))?(?:<(?P<high>\d+))?")
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -35,7 +41,7 @@ class Specification:
         shape: sizes; `batch` is the dimension that counts samples, None when there is none (graphs).
         dtype: of the tensor.
         values: "normal" (standard normal), "integers" (uniform below `high`), "labels" (each class equally often),
-            "ones" and "zeros" (masks), "lengths" (all equal to `high`), "adjacency" (a ring with self-loops, normalised by degree),
+            "ones" and "zeros" (masks), "lengths" (all equal to `high`), "adjacency" (a ring with self-loops, normalised),
             "steps" (spread evenly over 0 … high-1), "none", "number" (the Python number `high`), "pair" (a tuple of two
             normal tensors), "batched" (the number of samples).
         high: see `values`.

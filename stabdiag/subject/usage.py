@@ -119,7 +119,7 @@ def _evaluate(node: ast.expr, known: dict[str, Any]) -> Any:
 
 
 def _is_plain_class(kind: type) -> bool:
-    return kind.__init__ is object.__init__ or hasattr(kind, "__dataclass_fields__")
+    return "__init__" not in vars(kind) or hasattr(kind, "__dataclass_fields__")
 
 
 _HARMLESS = (

@@ -32,7 +32,8 @@ def read_tensors(path: Path, option: str) -> Any:
         ) from error
     except Exception as error:
         raise SubjectError(
-            f"{option} {path} cannot be read as tensors ({one_line(error, 120)}); expected torch.save of tensors, or safetensors.",
+            f"{option} {path} cannot be read as tensors ({one_line(error, 120)}); expected torch.save of tensors, or "
+            "safetensors.",
             "input",
         ) from error
 
@@ -62,7 +63,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise SubjectError(
-            f"--weights {path} does not fit the model: {lines[0] if lines else error} Pass the arguments it was trained with by --arg.",
+            f"--weights {path} does not fit the model: {(lines or [str(error)])[0].rstrip('.')}; pass the arguments it was "
+            "trained with by --arg.",
             "input",
         ) from error
     if missing or unexpected:

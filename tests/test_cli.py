@@ -51,7 +51,7 @@ def test_the_traceback_is_for_verbose(stabdiag, scanned):
 def test_stdout_is_the_report_and_stderr_ends_with_the_cost(stabdiag, scanned):
     _, out, err = stabdiag("scan", "net.py", "-f", "json")
     assert json.loads(out)["schema"] == "stabdiag/v1"
-    assert "`stabdiag rule SD201` explains it" in err
+    assert "`stabdiag rule SD201` explains it, `stabdiag fix models/net.py` tries the fixes" in err
     assert err.splitlines()[-1].startswith("scanned in ")
 
 

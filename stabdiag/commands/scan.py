@@ -120,7 +120,12 @@ def _closing_lines(report: Report, seconds: float, verbose: bool) -> None:
             to_stderr(f"error: {one_line(subject.error.message)}")
     if all(subject.error for subject in report.runs):
         return
-    new = [finding for finding in report.findings if finding.status == "new"]
-    if new:
-        to_stderr(f"`stabdiag rule {new[0].code}` explains it")
-    to_stderr(f"scanned in {seconds:.1f} s")
+    spent = sum(sum(subject.coverage.get("spent", {}).values()) for subject in report.runs)
+    line = f"scanned in {seconds:.1f} s = {spent:.1f} bare steps" if spent else f"scanned in {seconds:.1f} s"
+    for subject in report.runs:
+        new = [finding for finding in subject.findings if finding.status == "new"]
+        if new:
+            line += f"; `stabdiag rule {new[0].code}` explains it"
+            line += f", `stabdiag fix {subject.subject.path}` tries the fixes" if any(f.fixes for f in new) else ""
+            break
+    to_stderr(line)

@@ -18,6 +18,7 @@ FINDING_COLUMNS = """
     model code name severity status message module op phase precisions path line column function label
     cause fix fix_snippet fix_proven fix_before fix_after fingerprint
 """.split()  # noqa: SIM905
+STEP_COLUMNS = "model precision seed step loss gradient_norm scale skipped".split()  # noqa: SIM905
 
 
 def render(report: Report) -> str:
@@ -75,7 +76,7 @@ def steps(report: Report) -> str:
     import pandas
 
     rows = [{"model": title(run)} | plain(row) for run in report.runs for row in run.training.get("rows", [])]
-    return _text(pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=["model", "seed", "step", "loss"]))
+    return _text(pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=STEP_COLUMNS))
 
 
 def _text(table: pandas.DataFrame) -> str:

@@ -19,6 +19,7 @@ from stabdiag.reports._excerpt import excerpt
 from stabdiag.reports._layers import picture
 from stabdiag.reports._lines import hanging, prose
 from stabdiag.reports._place import columns, one_line, title
+from stabdiag.reports._training import training_lines
 
 SUFFIX = ".txt"
 WIDTH = 100  # columns when the output is no terminal
@@ -82,6 +83,9 @@ def _page(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
     if run.layers:
         yield Text()
         yield from picture(run.layers, width, everything=verbose)
+    if run.training.get("rows"):
+        yield Text()
+        yield from training_lines(run.training)
     if verbose and run.coverage:
         yield Text()
         for key, value in run.coverage.items():

@@ -29,4 +29,13 @@ def test_layers_have_one_row_per_op_precision_and_phase(snapshot):
 
 
 def test_steps_without_training_have_their_columns():
-    assert csv.steps(sample_report()) == "model,seed,step,loss\n"
+    assert csv.steps(sample_report()) == "model,precision,seed,step,loss,gradient_norm,scale,skipped\n"
+
+
+def test_steps_have_one_row_each():
+    run = healthy()
+    run.training = {"rows": [{"precision": "float32", "seed": 0, "step": k, "loss": 1.0 / (k + 1)} for k in range(3)]}
+    assert csv.steps(Report("0", [run])).splitlines()[:2] == [
+        "model,precision,seed,step,loss",
+        "models/ok.py:GPT,float32,0,0,1",
+    ]

@@ -6,6 +6,7 @@ from rich.cells import cell_len
 from stabdiag.report import Layer, Report, SubjectReport
 from stabdiag.reports import text
 from stabdiag.reports._layers import axis, thinned
+from stabdiag.reports._training import sparkline
 from stabdiag.trace import Location, SubjectFacts
 from tests.reports.sample_report import dead_relu, healthy, sample_report, sick
 
@@ -91,3 +92,27 @@ def test_a_thinned_picture_keeps_both_ends():
     kept = thinned(rows, 24)
     assert len(kept) == 24 and kept[0] is rows[0] and kept[-1] is rows[-1]
     assert thinned(rows[:5], 24) == rows[:5]
+
+
+def test_training_is_a_curve_per_precision():
+    run = healthy()
+    curves = {"float32": [2.31, 1.5, 1.02], "float16": [2.31, None]}
+    run.training = {
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "rows": [
+            {"precision": name, "seed": 0, "step": k, "loss": loss, "skipped": loss is None}
+            for name, curve in curves.items()
+            for k, loss in enumerate(curve)
+        ],
+    }
+    lines = text.render(Report("0", [run])).splitlines()
+    assert lines[-5:-2] == [
+        "training     loss over 3 steps · SGD at lr 0.1",
+        "float32      2.31 → 1.02  █▄▁",
+        "float16      2.31 → not finite  ▁×  1 steps skipped",
+    ]
+
+
+def test_a_curve_of_many_steps_is_thinned():
+    assert len(sparkline([float(i) for i in range(1000)])) == 40
+    assert sparkline([1.0, 1.0]) == "▁▁" and sparkline([None]) == "×"

@@ -145,12 +145,25 @@ def _find_chain(run: Run) -> tuple[list[int], list[int]]:
     region = sorted(successors)
     if not sources:
         return [], region
-    # The farthest source is the data: positions, masks and rotary phases join it later.
-    start = max(sources, key=lambda i: (distance[i], -i))
+    # The farthest source that reads an input is the data: positions, masks and rotary phases join it later, tables never are.
+    start = max(sources, key=lambda i: (_reads_input(run, i), distance[i], -i))
     path = [start]
     while path[-1] != loss:
         path.append(parent[path[-1]])
     return path, region
+
+
+def _reads_input(run: Run, index: int) -> bool:
+    stack, seen = [index], set()
+    while stack:
+        op = run.ops[stack.pop()]
+        for value in run.inputs_of(op):
+            if value.kind == "input":
+                return True
+            if value.op is not None and value.op not in seen:
+                seen.add(value.op)
+                stack.append(value.op)
+    return False
 
 
 def _carries_signal(value: Value) -> bool:

@@ -1,0 +1,203 @@
+"""The loss gradient shrinks from layer to layer on its way back, so that the first layers do not learn.
+
+## What it does
+S_l is the L2 norm of dLoss/d(output of layer l), l = 0 at the input side, along the main path: every layer of a plain network,
+the stream behind each addition of a residual one. D = log10(S_first / S_last), each the mean over a tenth of the layers, in
+decades; s is the least-squares slope of log10 S_l over l in decades per layer. Reported is a gradient that is lost (D) *and*
+lost steadily (s): error when D ≤ -3 and s ≥ 0.15, warning when D ≤ -2 and s ≥ 0.15. The loss must also compound: without its
+largest single step, two thirds of D must remain, because one average pooling over n positions costs log10 √n once. What
+holds at the start must still hold with other seeds and after two optimizer steps.
+
+Over time the same is measured at the state that each step of a recurrence hands to the next. There loss per step is the normal
+case: default `nn.RNN`, `nn.LSTM` and `nn.GRU` that are read at their last step lose 0.18 to 0.42 decades per step, and train.
+So an error needs more than any default initialisation shows, 0.6 decades per step, that is a memory of five steps; a plain
+recurrence (every way from step to step goes through the weight) that loses three decades at a default rate is a warning; a
+gated one, which learns to keep its state, is silent below 0.6.
+
+## Why it matters
+With S falling by 0.5 decades per layer, the tenth layer from the loss gets 1/100 000 of the signal that the last one gets. SGD
+does not move it at all; Adam rescales it until it drowns in rounding noise or in its epsilon, and in float16 it is zero.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Linear(16, 32)]
+        for _ in range(9):
+            layers += [nn.Sigmoid(), nn.Linear(32, 32)]  # expect: SD101
+        self.body, self.head = nn.Sequential(*layers), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(16, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return nn.functional.cross_entropy(out, torch.arange(16) % 4)
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Linear(16, 32)]
+        for _ in range(9):
+            layers += [nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 32)]
+        self.body, self.head = nn.Sequential(*layers), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(16, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return nn.functional.cross_entropy(out, torch.arange(16) % 4)
+```
+
+## What it does not detect
+Small gradients inside residual branches (LayerScale, ReZero and zero-initialised branches are made that way), a loss at one
+single place (a zero gradient is SD103, a saturated unit SD202), networks of fewer than four layers, and the encoder of a U-Net,
+whose long skips leave no path that everything must pass.
+
+## Thresholds
+- `error_decades` = 3 and `warning_decades` = 2: least loss -D. 31 published architectures at their default
+  initialisation lose at most 1.7; sigmoid stacks and layers initialised at a tenth of their scale 10 to 12.
+- `slope` = 0.15: least s in decades per layer. Residual networks lie below 0.06, plain He-scaled
+  ones around 0; sigmoid layers at 0.5 to 0.9, ReLU layers with PyTorch's default initialisation at 0.39.
+- `time_slope` = 0.6: least s in decades per time step for an error over time. Default initialisations at widths 16 to 256 over
+  60 steps: nn.RNN tanh 0.22 to 0.33, ReLU 0.38 to 0.42, nn.LSTM 0.19 to 0.21, nn.GRU 0.18 to 0.20.
+
+## References
+Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010; He et al. 2015 (arXiv:1502.01852); Pascanu, Mikolov &
+Bengio 2013 (arXiv:1211.5063); Jozefowicz, Zaremba & Sutskever 2015 for the forget gate's bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.cause import cause_of_loss
+from stabdiag.depth import Course, most_precise, over_depth, over_time, rechecks
+from stabdiag.edit import line_of_weight
+from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.initialisation import as_code, remedy
+from stabdiag.trace import Trace
+
+LEAST_LAYERS = 4
+
+
+def check(
+    trace: Trace,
+    *,
+    error_decades: float = 3.0,
+    warning_decades: float = 2.0,
+    slope: float = 0.15,
+    time_slope: float = 0.6,
+) -> Iterator[Finding]:
+    """Judge depth first, then time."""
+    run = most_precise(trace)
+    if run is None:
+        return
+    course = over_depth(run)
+    if course is not None and all(_lost(c, warning_decades, slope) for c in [course, *rechecks(trace, over_depth)]):
+        lost = _lost(course, error_decades, slope)
+        yield _over_depth(trace, course, Severity.ERROR if lost else Severity.WARNING)
+    for course in over_time(run):
+        if course.decades > -error_decades or course.slope < slope or (course.carried and course.slope < time_slope):
+            continue
+        yield _over_time(trace, course, Severity.ERROR if course.slope >= time_slope else Severity.WARNING)
+
+
+def _lost(course: Course | None, decades: float, slope: float) -> bool:
+    if course is None or len(course.norms) < LEAST_LAYERS:
+        return False
+    return course.decades <= -decades and course.slope >= slope and course.spread_decades <= -decades * 2 / 3
+
+
+def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
+    run = most_precise(trace)
+    assert run is not None
+    cause = cause_of_loss(trace, run, course)
+    first, last = course.ops[0], course.ops[-1]
+    return Finding(
+        "",
+        "",
+        severity,
+        f"the loss gradient shrinks {10**-course.decades:.2g} times from `{last.layer}` back to `{first.layer}`: "
+        f"{course.slope:.2f} decades per layer over {len(course.norms)} layers",
+        module=cause.module,
+        op=cause.op,
+        phase="backward",
+        precisions=["float32"],
+        location=cause.location,
+        label=f"each step back keeps {10**-course.slope:.2g} of the gradient",
+        notes=[f"cause: {cause.text}"],
+        evidence={
+            "decades": round(course.decades, 3),
+            "decades_per_layer": round(course.slope, 4),
+            "layers": len(course.norms),
+            "log10_norms": [round(v, 3) for v in course.logs],
+        },
+        fixes=[
+            *cause.fixes,
+            Fix("layer-norm", "normalise behind every layer", f"nn.LayerNorm({cause.width}),") if cause.width else _NORM,
+            Fix("residual", "carry the signal past every layer", "x = x + block(x)"),
+        ],
+    )
+
+
+_NORM = Fix("layer-norm", "normalise behind every layer", "nn.LayerNorm(width),")
+
+
+def _over_time(trace: Trace, course: Course, severity: Severity) -> Finding:
+    run = most_precise(trace)
+    assert run is not None
+    parameter = next(p for p in run.parameters if p.name == course.weight)
+    steps = 3 / course.slope
+    fixes = [remedy(course.weight, "", recurrent=True)]
+    if not course.carried:
+        fixes.append(Fix("gated-recurrence", "gate the state", f"{as_code(parameter.module)} = nn.LSTM(…)"))
+    fixes.append(Fix("read-all-steps", "let the loss read more than the last step", "out = out.mean(1)"))
+    return Finding(
+        "",
+        "",
+        severity,
+        f"the gradient of the state of `{course.weight}` shrinks {10**course.slope:.2g} times per time step: "
+        f"what lies more than {steps:.0f} steps back keeps less than a thousandth",
+        module=parameter.module,
+        phase="backward",
+        precisions=["float32"],
+        location=line_of_weight(trace, parameter),
+        label=f"{course.slope:.2f} decades per step over {len(course.norms)} steps",
+        notes=[
+            "cause: " + ("the gates are closed" if course.carried else "every step multiplies by the same contracting weight")
+        ],
+        evidence={"decades": round(course.decades, 3), "decades_per_step": round(course.slope, 4), "steps": len(course.norms)},
+        fixes=fixes,
+    )

@@ -1,0 +1,232 @@
+"""The loss gradient grows from layer to layer, or from time step to time step, on its way back.
+
+## What it does
+S_l, D and s are those of SD101: the norm of the loss gradient along the main path, its change over the whole in decades and per
+layer. Error when D ≥ 3 and s ≤ -0.15, warning when D ≥ 3 and s ≤ -0.10; without its largest single step, two thirds of D must
+remain, so that one badly scaled place is not taken for compounding growth. Over time, at the state that a recurrence of eight
+or more steps hands on, the same: error at s ≤ -0.10, warning at s ≤ -0.03 decades per step. Error too when float32 gradients of
+parameters overflow although every forward value and the loss are finite and float64 shows what they should have been.
+
+## Why it matters
+The first step of an optimizer throws the early layers to where nothing is left to learn from, the loss becomes NaN a few steps
+later, and in float16 the gradients overflow at any loss scale. Clipping by norm keeps the step finite, but its direction is
+that of the exploding layers alone.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+def build_model():
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(6):
+        layers += [nn.Linear(64, 64), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(64, 1))
+    for part in net:
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight)  # expect: SD102
+    return net
+
+
+def example_inputs():
+    return (torch.randn(16, 64, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return out.square().mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+def build_model():
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(6):
+        layers += [nn.Linear(64, 64), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(64, 1))
+    for part in net:
+        if isinstance(part, nn.Linear):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+    return net
+
+
+def example_inputs():
+    return (torch.randn(16, 64, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return out.square().mean()
+```
+
+## What it does not detect
+Growth inside residual branches and across the long skips of a U-Net, large gradients that do not compound (a sum instead of a
+mean in the loss), and explosions that only training brings about: `--steps` watches those (SD801).
+
+## Thresholds
+- `decades` = 3: least growth D. 31 published architectures at their default initialisation grow by at most 1.4.
+- `error_slope` = 0.15 and `warning_slope` = 0.10: least growth -s per layer. Unit-variance weights at width 64 to 128: 0.7 to
+  0.9; an unnormalised residual stream of 24 blocks: 0.23. ConvMixer has D 3.65 at s -0.06,
+  ResNet-50 D 2.1 at s -0.04.
+- `time_slope` = 0.10 and `time_warning_slope` = 0.03: least growth per time step. Default nn.RNN, nn.LSTM and nn.GRU lie
+  between -0.001 and 0.42; a ReLU recurrence of spectral radius 2.2 at -0.2 to -0.4.
+
+## References
+Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013 (arXiv:1211.5063); Le, Jaitly & Hinton 2015 (arXiv:1504.00941);
+Hanin 2018 (arXiv:1801.03744).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isfinite
+
+from stabdiag.cause import cause_of_growth
+from stabdiag.depth import Course, most_precise, over_depth, over_time, rechecks
+from stabdiag.edit import line_of_weight
+from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.initialisation import remedy
+from stabdiag.trace import Parameter, Run, Trace
+
+LEAST_LAYERS = 4
+
+
+def check(
+    trace: Trace,
+    *,
+    decades: float = 3.0,
+    error_slope: float = 0.15,
+    warning_slope: float = 0.10,
+    time_slope: float = 0.10,
+    time_warning_slope: float = 0.03,
+) -> Iterator[Finding]:
+    """Judge depth, then time, then overflow of gradients that nothing else explains."""
+    run = most_precise(trace)
+    if run is None:
+        return
+    found = False
+    course = over_depth(run)
+    if course is not None and all(_grown(c, decades * 2 / 3, warning_slope) for c in rechecks(trace, over_depth)):
+        for severity, slope in ((Severity.ERROR, error_slope), (Severity.WARNING, warning_slope)):
+            if _grown(course, decades, slope):
+                yield _over_depth(trace, run, course, severity)
+                found = True
+                break
+    for course in over_time(run):
+        if course.decades >= decades and course.slope <= -time_warning_slope:
+            yield _over_time(trace, run, course, Severity.ERROR if course.slope <= -time_slope else Severity.WARNING)
+            found = True
+    if not found:
+        yield from _overflowed(trace, run)
+
+
+def _grown(course: Course | None, decades: float, slope: float) -> bool:
+    if course is None or len(course.norms) < LEAST_LAYERS:
+        return course is None  # gradients that are not finite there are no counter-evidence
+    return course.decades >= decades and course.slope <= -slope and course.spread_decades >= decades * 2 / 3
+
+
+def clipping(trace: Trace) -> Fix:
+    """Gradient clipping, with the norm that was measured."""
+    run = most_precise(trace)
+    squares = (
+        sum(p.gradient.norm**2 for p in run.parameters if p.gradient is not None and isfinite(p.gradient.norm)) if run else 0.0
+    )
+    return Fix(
+        "gradient-clipping",
+        f"clip the gradient norm, {squares**0.5:.3g} here, before each optimizer step",
+        "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)",
+    )
+
+
+def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> Finding:
+    cause = cause_of_growth(trace, run, course)
+    return Finding(
+        "",
+        "",
+        severity,
+        f"the loss gradient grows {10**course.decades:.2g} times from `{course.ops[-1].layer}` back to "
+        f"`{course.ops[0].layer}`: {-course.slope:.2f} decades per layer over {len(course.norms)} layers",
+        module=cause.module,
+        op=cause.op,
+        phase="backward",
+        precisions=["float32"],
+        location=cause.location,
+        label=f"each step back multiplies the gradient by {10**-course.slope:.2g}",
+        notes=[f"cause: {cause.text}"],
+        evidence={
+            "decades": round(course.decades, 3),
+            "decades_per_layer": round(course.slope, 4),
+            "layers": len(course.norms),
+            "log10_norms": [round(v, 3) for v in course.logs],
+        },
+        fixes=[
+            *cause.fixes,
+            Fix("layer-norm", "normalise behind every layer", f"nn.LayerNorm({cause.width or 'width'}),"),
+            clipping(trace),
+        ],
+    )
+
+
+def _over_time(trace: Trace, run: Run, course: Course, severity: Severity) -> Finding:
+    parameter = _parameter(run, course.weight)
+    return Finding(
+        "",
+        "",
+        severity,
+        f"the gradient of the state of `{course.weight}` grows {10**-course.slope:.2g} times per time step, "
+        f"{10**course.decades:.2g} times over {len(course.norms)} steps",
+        module=parameter.module,
+        phase="backward",
+        precisions=["float32"],
+        location=line_of_weight(trace, parameter),
+        label=f"{-course.slope:.2f} decades per time step",
+        notes=["cause: every step multiplies the state's gradient by the same expanding weight"],
+        evidence={"decades": round(course.decades, 3), "decades_per_step": round(course.slope, 4), "steps": len(course.norms)},
+        fixes=[remedy(course.weight, "", recurrent=True), clipping(trace)],
+    )
+
+
+def _overflowed(trace: Trace, precise: Run) -> Iterator[Finding]:
+    """Float32 gradients of parameters that are infinite although the forward pass is finite and float64 knows their values."""
+    run = trace.run("float32")
+    if run is None or precise is run or run.loss is None or not isfinite(run.loss):
+        return
+    if any(
+        v.stats is not None and v.stats.nonfinite and v.op is not None and run.ops[v.op].phase != "backward" for v in run.values
+    ):
+        return
+    known = {p.name: p.gradient for p in precise.parameters}
+    lost = [p for p in run.parameters if p.gradient is not None and p.gradient.nonfinite and _finite(known.get(p.name))]
+    if not lost:
+        return
+    worst = max(lost, key=lambda p: known[p.name].max_abs)  # type: ignore[union-attr]
+    largest = known[worst.name].max_abs  # type: ignore[union-attr]
+    if largest < 1e30:
+        return
+    yield Finding(
+        "",
+        "",
+        Severity.ERROR,
+        f"gradients of {len(lost)} parameters overflow float32: that of `{worst.name}` would be {largest:.2g}",
+        module=worst.module,
+        phase="backward",
+        precisions=["float32"],
+        location=line_of_weight(trace, worst),
+        label=f"gradient {largest:.2g}",
+        evidence={"parameters": [p.name for p in lost], "largest": largest},
+        fixes=[remedy(worst.name, ""), clipping(trace)],
+    )
+
+
+def _finite(gradient: object) -> bool:
+    return gradient is not None and not getattr(gradient, "nonfinite", 1)
+
+
+def _parameter(run: Run, name: str) -> Parameter:
+    return next(p for p in run.parameters if p.name == name)

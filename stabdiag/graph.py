@@ -180,3 +180,27 @@ def _place(index: int, successors: list[int], depth: dict[int, int], parent: dic
             else:
                 other = parent[other]
     parent[index], depth[index] = meet, depth[meet] + 1
+
+
+def is_live(run: Run, index: int) -> bool:
+    """Whether the result of a forward op reaches the loss or an output through floating-point values (discarded branches and
+    masks that only select do not). Everything counts as live in a run that broke before its loss; so does the backward pass."""
+    cached: set[int] | None = run.__dict__.get("_live")
+    if cached is None:
+        cached = run.__dict__["_live"] = _live(run)
+    return index in cached
+
+
+def _live(run: Run) -> set[int]:
+    ends = [*run.outputs, *([] if run.loss_value is None else [run.loss_value])]
+    stack = [op for v in ends if (op := run.values[v].op) is not None]
+    if run.error is not None or run.loss_value is None:
+        return set(range(len(run.ops)))
+    live = {op.index for op in run.phase("backward", "step")}
+    while stack:
+        index = stack.pop()
+        if index in live:
+            continue
+        live.add(index)
+        stack.extend(op for v in run.ops[index].inputs if (op := run.values[v].op) is not None)
+    return live

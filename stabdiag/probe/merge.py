@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stabdiag.counterpart import keyed
 from stabdiag.probe.facts import add
-from stabdiag.trace import Op, Run
+from stabdiag.trace import Run
 
 
 def merge(into: Run, more: Run) -> None:
@@ -11,8 +12,8 @@ def merge(into: Run, more: Run) -> None:
     (another path through the model) is left out. The graph, errors and loss stay those of the first batch."""
     if more.error is not None:
         return
-    theirs = dict(_keyed(more))
-    for key, op in _keyed(into):
+    theirs = dict(keyed(more))
+    for key, op in keyed(into):
         other = theirs.get(key)
         if other is None:
             continue
@@ -30,14 +31,3 @@ def merge(into: Run, more: Run) -> None:
         if there is not None and there.gradient is not None:
             parameter.gradient = there.gradient if parameter.gradient is None else parameter.gradient + there.gradient
     into.batches += 1
-
-
-def _keyed(run: Run) -> list[tuple[tuple[object, ...], Op]]:
-    counts: dict[tuple[object, ...], int] = {}
-    keyed: list[tuple[tuple[object, ...], Op]] = []
-    for op in run.ops:
-        site = (*op.site, op.call)
-        occurrence = counts.get(site, 0)
-        counts[site] = occurrence + 1
-        keyed.append(((*site, occurrence), op))
-    return keyed

@@ -102,8 +102,7 @@ def _low_precision(recorder: Recorder, trace: Trace, name: str, reference: Refer
         run = recorder.record(stage, against=reference, scale=scale)
     if run.error is not None and _not_about_numbers(run):
         trace.not_run.append(NotRun(name, run.error))
-        return
-    trace.runs.append(run)
+    trace.runs.append(run)  # also when it broke: what was recorded up to there may say why
 
 
 def _not_about_numbers(run: Run) -> bool:

@@ -87,6 +87,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
     def leaf(self, tensor: Tensor, kind: str, name: str) -> int:
         """Register a tensor that no traced op made."""
         value_id = self._new_value(kind, name, None, tensor)
+        if self._statistics and kind in ("input", "buffer", "constant") and self.phase != "backward":
+            self.run.values[value_id].stats = stats.measure(tensor)
         if kind == "parameter":
             owner = name.rpartition(".")[0]
             head, found, _ = owner.partition("parametrizations.")

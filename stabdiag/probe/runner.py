@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stabdiag.probe import optimizer
 from stabdiag.probe.experiments import experiments
+from stabdiag.probe.first_steps import advance
 from stabdiag.probe.merge import merge
 from stabdiag.probe.plan import Plan, plan
 from stabdiag.probe.recorder import Recorder
 from stabdiag.probe.reference import Reference
-from stabdiag.probe.training import advance
 from stabdiag.request import ScanRequest
 from stabdiag.rule import measurements
 from stabdiag.scale import recommended_scale
@@ -37,10 +38,11 @@ def probe(
     device = resolve(request.device)
     trace = Trace(subject.facts)
     recorder = Recorder(subject, device, measurements())
+    optimizer.check(request)
     todo = plan(subject, request)
     trace.spent = todo.costs()
     reference = _reference(recorder, trace, progress)
-    _base(recorder, trace, reference, todo, progress)
+    _base(recorder, trace, reference, todo, request, progress)
     save(trace)
     for name in (p for p in todo.precisions if p not in ("float32", "float64")):
         progress(name, todo.done(trace))
@@ -68,7 +70,7 @@ def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Referenc
     return Reference()
 
 
-def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, progress: Progress) -> None:
+def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, request: ScanRequest, progress: Progress) -> None:
     """Float32: all batches, further seeds, and the state after two optimizer steps."""
     progress("float32", todo.done(trace))
     compared = trace.run("float64") is not None
@@ -81,7 +83,7 @@ def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, pr
         return
     if todo.two_time:
         with recorder.stage("float32") as stage:
-            advance(recorder, stage, steps=2)
+            trace.experiments["first_steps"] = advance(recorder, stage, 2, request)
             trace.runs.append(recorder.record(stage, step=2))
     for seed in range(1, todo.seeds):
         if recorder.subject.rebuild is not None:

@@ -1,35 +1,139 @@
-"""Optimizer steps on a staged copy of the model."""
+"""Optimizer steps on a staged copy of the model: what training would do in one precision.
+
+All steps are taken on one fixed batch with the same random draws, so that the loss is one function of the weights and its curve
+tells about the optimizer, not about luck. Gradient norms are computed in float64 where float32 would overflow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stabdiag.probe.guest import seed_everything
+from stabdiag.probe.operator import operator
+from stabdiag.probe.optimizer import Chosen
+from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import SEED, Recorder, Stage
-from stabdiag.subject.subject import Subject
 
-DEFAULT_LEARNING_RATE = 1e-3
-
-
-def optimizer_of(subject: Subject, model: nn.Module) -> torch.optim.Optimizer:
-    """The author's optimizer, else AdamW at 1e-3."""
-    if subject.make_optimizer is not None:
-        return subject.make_optimizer(model)
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=DEFAULT_LEARNING_RATE)
+FIRST_SCALE = 2.0**16  # torch.amp.GradScaler's defaults: initial scale, factor after an overflow
+BACKOFF = 0.5
 
 
-def advance(recorder: Recorder, stage: Stage, steps: int) -> None:
-    """Take bare optimizer steps on batch 0; what is not finite stops them."""
-    optimizer = optimizer_of(recorder.subject, stage.model)
-    for step in range(steps):
-        seed_everything(SEED + step)
-        inputs = recorder.inputs(stage, 0)
-        with torch.enable_grad(), stage.precision.context(stage.device.type):
-            loss = recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
-        optimizer.zero_grad(set_to_none=True)
-        if not loss.requires_grad or not bool(torch.isfinite(loss)):
-            return
-        loss.backward()
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+class Emulation(TorchDispatchMode):
+    """16-bit arithmetic as `precision.emulated` does it, recording nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return emulated(func, operator(func), args, kwargs or {})
+
+
+@dataclass(slots=True)
+class Step:
+    """One optimizer step.
+
+    Attributes:
+        loss: unscaled, before the step.
+        gradient_norm: L2 over all parameters, unscaled, before clipping; None without gradients.
+        scale: the loss scale; skipped: the step was left out because of non-finite gradients, as a GradScaler does.
+        clipped_to_zero: clipping turned finite gradients into zeros.
+        broke: what was not finite, "" when all was: "loss", "gradient", "parameters".
+    """
+
+    loss: float
+    gradient_norm: float | None = None
+    scale: float = 1.0
+    skipped: bool = False
+    clipped_to_zero: bool = False
+    broke: str = ""
+
+
+@dataclass
+class Trainer:
+    """Takes steps on a stage.
+
+    Attributes:
+        scale: the loss scale now; scaling: whether it follows a GradScaler's rule. torch's own scaler refuses to work on some
+            devices, so the rule is here: a step with a non-finite gradient is skipped and the scale halved.
+        clip: norm to which gradients are clipped as `clip_grad_norm_` does it, None for no clipping.
+    """
+
+    recorder: Recorder
+    stage: Stage
+    chosen: Chosen
+    clip: float | None = None
+    scaling: bool = False
+    scale: float = 1.0
+    steps: list[Step] = field(default_factory=list)
+
+    def step(self, watch: Callable[[], None] = lambda: None) -> Step:
+        """Forward, backward and optimizer step on batch 0. `watch` is called when gradients are final, before the step."""
+        model = self.stage.model
+        self.chosen.zero_grad(model)
+        loss = self.loss()
+        done = Step(float(loss.detach()), scale=self.scale)
+        self.steps.append(done)
+        if not loss.requires_grad or (not isfinite(done.loss) and not self.scaling):
+            done.broke = "" if isfinite(done.loss) else "loss"
+            return done
+        self.backward(loss)
+        gradients = [p.grad for p in self.chosen.parameters if p.grad is not None]
+        if self.scale != 1.0:
+            torch._foreach_mul_(gradients, 1.0 / self.scale)
+        done.gradient_norm = norm(gradients)
+        if not isfinite(done.gradient_norm):
+            done.broke = "gradient"
+            if self.scaling:
+                done.skipped, self.scale = True, self.scale * BACKOFF
+            return done
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.chosen.parameters, self.clip)
+            done.clipped_to_zero = done.gradient_norm > 0 and norm(gradients) == 0.0
+        watch()
+        self.chosen.step()
+        if not isfinite(norm(self.chosen.parameters)):
+            done.broke = "parameters"
+        return done
+
+    def loss(self) -> Tensor:
+        """The loss on batch 0, always with the same random draws."""
+        seed_everything(SEED)
+        inputs = self.recorder.inputs(self.stage, 0)
+        with torch.enable_grad(), self.arithmetic(), self.stage.precision.context(self.stage.device.type):
+            return self.recorder.subject.loss(self.stage.model(*inputs.args, **inputs.kwargs), inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the scaled loss."""
+        with self.arithmetic():
+            loss.backward(torch.full_like(loss, self.scale))
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """How 16-bit ops run on this stage. Optimizer steps are element by element and round in any case."""
+        return Emulation() if self.stage.emulate else nullcontext()
+
+
+@torch.no_grad()
+def norm(tensors: Sequence[Tensor]) -> float:
+    """L2 norm over all elements, at least in float32, in float64 where that overflows; NaN or inf only when an element is."""
+    tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+    if not tensors:
+        return 0.0
+    for dtype in (torch.float32, torch.float64):
+        norms = [torch.linalg.vector_norm(t, dtype=max(dtype, t.dtype, key=lambda d: d.itemsize)) for t in tensors]
+        total = float(torch.linalg.vector_norm(torch.stack([n.double() for n in norms])))
+        if isfinite(total):
+            break
+    return total
+
+
+def nonfinite_buffers(model: nn.Module) -> set[str]:
+    """Names of the floating-point buffers that hold a NaN or an infinity."""
+    return {n for n, b in model.named_buffers() if b.is_floating_point() and not bool(torch.isfinite(b).all())}

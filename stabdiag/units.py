@@ -16,6 +16,7 @@ from typing import Any
 from stabdiag.trace import Op, Run
 
 ONE_SIDED_95 = 1.6449  # standard normal quantile
+ROWS = 512  # samples and positions of which moments and shares are taken; 512 bound a share to within 4 points
 
 
 def wilson_lower(successes: float, trials: float, z: float = ONE_SIDED_95) -> float:
@@ -124,3 +125,31 @@ def moments(sums: Sequence[float], squares: Sequence[float], rows: float) -> lis
         (total / rows, sqrt(max(0.0, square / rows - (total / rows) ** 2)))
         for total, square in zip(sums, squares, strict=True)
     ]
+
+
+def relu_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Per unit of a ReLU: in how many calls it fired (exact, over every sample and position), and moments of its input and
+    output over a fixed sample of rows. None where the units are unknown or there are no rows."""
+    if unit_dim is None or output.numel() == 0 or not output.is_floating_point():
+        return None
+    shaped = [t for t in inputs if t.is_floating_point() and t.shape == output.shape]
+    others = [t for t in inputs if t.is_floating_point() and t.dim() == 0]
+    if not shaped or any(bool(t != 0) for t in others):
+        return None
+    if len(shaped) == 2:  # maximum(x, zeros) or x * mask: the one that is negative somewhere is x
+        shaped.sort(key=lambda t: float(t.min()))
+    after = rows_of(output.detach(), unit_dim, ROWS)
+    before = rows_of(shaped[0].detach(), unit_dim, ROWS).double()
+    fired = (after > 0).any(0)
+    if not bool(fired.all()):
+        quiet = (~fired).nonzero().flatten()
+        few = output.detach().index_select(unit_dim, quiet).movedim(unit_dim, 0).flatten(1)
+        fired[quiet] = few.amax(1) > 0
+    return {
+        "rows": output.numel() / output.shape[unit_dim],
+        "sampled": after.shape[0],
+        "fired": fired.int(),
+        "sum": before.sum(0),
+        "sum_sq": before.square().sum(0),
+        "activity": after.abs().sum(0),
+    }

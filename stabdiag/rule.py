@@ -42,6 +42,7 @@ class Measurement:
         precisions: in which it is wanted; empty for all of them.
         where: asked before measuring, with the run so far and the op just recorded (its inputs and attributes are set), for ops
             that matter only in a certain graph; None for always.
+        reads_inputs: whether `measure` looks at the inputs; False spares a copy of what an in-place op is about to overwrite.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Measurement:
     phase: str = "forward"
     precisions: tuple[str, ...] = ("float32",)
     where: Callable[[Run, Op], bool] | None = None
+    reads_inputs: bool = True
 
 
 @dataclass(frozen=True)

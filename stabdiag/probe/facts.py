@@ -22,8 +22,8 @@ class Facts:
         self._pending: list[dict[str, Any]] = []
 
     def wanted(self, name: str, phase: str) -> list[Measurement]:
-        """Measurements due at an op of this name."""
-        return self._by_op.get((name, phase), [])
+        """Measurements due at an op of this name; the loss counts as forward."""
+        return self._by_op.get((name, "forward" if phase == "loss" else phase), [])
 
     def measure(
         self, wanted: list[Measurement], run: Run, op: Op, inputs: list[Tensor], output: Tensor, unit_dim: int | None

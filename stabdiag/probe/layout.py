@@ -41,6 +41,10 @@ _SECOND = frozenset(
         "_batch_norm_with_update",
     ]
 )
+# Some of the units are units still: the gates of a recurrent cell, the halves of a gated product, their concatenation.
+_PARTS = frozenset(
+    ["split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes", "chunk", "slice", "narrow", "cat", "index_select"]
+)
 _UNITS_LOST = frozenset(
     ["sum", "mean", "amax", "amin", "max", "min", "_softmax", "_log_softmax", "var", "std", "norm", "linalg_vector_norm"]
 )
@@ -78,6 +82,11 @@ def unit_dim(
         at = attributes.get("dim")
         at = at % len(before) if isinstance(at, int) else None
         return None if at is None or at == dim else dim - 1 if at < dim and dims < len(before) else dim
+    if name == "unbind":
+        at = attributes.get("dim", 0) % len(before)
+        return None if at == dim else dim - 1 if at < dim else dim
+    if name in _PARTS and len(before) == dims:
+        return dim
     if name in ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten"):
         return _through_view(before, dim, shape)
     same_rank = [(s, d) for s, d in known if len(s) == dims and s[d] == shape[d]]

@@ -138,8 +138,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
             return func(*args, **kwargs)
         tensors, attributes = _arguments(info, args, kwargs)
         inputs = [self._lookup(t) for t in tensors]
-        wanted = self.facts.wanted(info.name, "backward" if self.phase == "backward" else "forward")
-        if wanted and info.mutates:
+        wanted = self.facts.wanted(info.name, self.phase)
+        if info.mutates and any(m.reads_inputs for m in wanted):
             tensors = [t.clone() for t in tensors]
         result = self._execute(func, info, args, kwargs)
         op = self._record(info, inputs, attributes)

@@ -1,0 +1,288 @@
+"""Units of a ReLU that never fire, on any sample or position.
+
+## What it does
+Counts, per unit (channel, feature) of every ReLU, over all samples, positions, batches, calls and time steps, whether it was
+ever above zero. `F.relu`, `clamp(min=0)`, `maximum(x, 0)`, `relu6`, `threshold`, `x * (x > 0)` and `torch.where(x > 0, x, 0)`
+are ReLUs alike. A silent unit counts as dead when the 95 % upper bound of its firing probability is below `firing`: either
+3/n for n effective samples (a batch of B samples with P positions each counts as B·√P), or, from mean m and spread s of its
+pre-activation, 4/9·s²/(s²+m²). An error needs the lower 95 % bound (Wilson) of the dead share above `error_share`, or a layer
+that is silent as a whole; a warning needs it above `warning_share` with the counting evidence. The state after two optimizer
+steps is judged the same way: a layer that comes back to life by itself is reported as information, one that dies in those two
+steps as an error where the optimizer is the author's, else as a warning.
+
+## Why it matters
+A dead unit has a zero gradient, so nothing that follows repairs it; a dead layer cuts everything in front of it off from the
+loss.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 1)
+        nn.init.constant_(self.up.bias, -10.0)  # expect: SD201
+
+    def forward(self, x):
+        return self.down(torch.relu(self.up(x)))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(64, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    return (output - 1).square().mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 1)
+
+    def forward(self, x):
+        return self.down(torch.relu(self.up(x)))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(64, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    return (output - 1).square().mean()
+```
+
+## What it does not detect
+Layers of fewer than `least_units` units (the squeezed layer of a squeeze-excite block is silent by chance), ReLUs whose units
+cannot be told from positions unless they are silent as a whole, units that fire too rarely to learn but do fire, and death
+later in training than two steps (scan a checkpoint, or use `--steps`).
+
+## Thresholds
+- `error_share` = 0.5: lower 95 % bound of the share of dead units. Where the data hardly moves a layer (a constant input, a
+  few similar samples), half of its units are off by symmetry; more than half is not chance.
+- `warning_share` = 0.2.
+- `firing` = 0.01: a unit that fires on less than 1 % of samples counts as dead; 3/n reaches it at 300 effective samples.
+- `least_units` = 16: all 8 units of a layer are off together with probability 1/256 in a healthy model, 16 with 1.5e-5.
+- `least_samples` = 8: effective samples below which nothing is claimed.
+
+## References
+Lu et al. 2019, Dying ReLU and Initialization (arXiv:1903.06733); Hanley & Lippman-Hand 1983, If nothing goes wrong, is
+everything all right? (JAMA 249:1743); Vysochanskij & Petunin 1980 (bound for unimodal distributions); Wilson 1927 (interval).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.nonlinearity import RELU_OPS, is_relu
+from stabdiag.picture import place
+from stabdiag.rule import Measurement
+from stabdiag.trace import Parameter, Run, Stats, Trace, merged
+from stabdiag.units import (
+    Site,
+    batch_size,
+    effective_samples,
+    moments,
+    never_seen_upper,
+    relu_facts,
+    sites,
+    tail_upper,
+    wilson_lower,
+)
+
+MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
+explains = ("SD101", "SD103", "SD204")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about one ReLU site in one run.
+
+    Attributes:
+        units, dead: how many, and how many never fired with enough evidence; silent: never fired at all.
+        samples: effective; bound: lower 95 % bound of the dead share.
+        mean, spread: of the pre-activation over all units.
+    """
+
+    site: Site
+    units: int
+    silent: int
+    dead: int
+    samples: float
+    bound: float
+    mean: float
+    spread: float
+
+    @property
+    def whole(self) -> bool:
+        """No unit ever fired."""
+        return self.silent == self.units
+
+
+def check(
+    trace: Trace,
+    *,
+    error_share: float = 0.5,
+    warning_share: float = 0.2,
+    firing: float = 0.01,
+    least_units: int = 16,
+    least_samples: int = 8,
+) -> Iterator[Finding]:
+    """Judge every ReLU of the model as built and after two optimizer steps."""
+
+    def judge(evidence: Evidence) -> Severity | None:
+        if evidence.samples < least_samples or evidence.units < least_units:
+            return None
+        if evidence.whole or evidence.bound > error_share:
+            return Severity.ERROR
+        counted = never_seen_upper(evidence.samples) <= firing
+        return Severity.WARNING if counted and evidence.bound > warning_share else None
+
+    first, later = trace.run("float32"), trace.run("float32", step=2)
+    if first is None:
+        return
+    before = {e.site.key: e for e in collect(first, firing)}
+    after = {e.site.key: e for e in collect(later, firing)} if later is not None else {}
+    for key in dict.fromkeys([*before, *after]):
+        start, end = before.get(key), after.get(key)
+        severity, then = start and judge(start), end and judge(end)
+        if start is not None and severity is not None:
+            revived = end is not None and then is None and end.silent < end.units * warning_share
+            yield _finding(trace, first, start, Severity.INFO if revived else severity, _steps(start, end, revived))
+        elif start is not None and end is not None and then is not None and later is not None:
+            known = "optimizer" in trace.subject.declared
+            note = f"evidence: {start.silent} of {start.units} units were silent before the two steps, {end.silent} after"
+            yield _finding(trace, later, end, then if known else Severity.WARNING, note, died=True)
+
+
+def collect(run: Run, firing: float) -> list[Evidence]:
+    """The evidence of every ReLU site of a run whose results are finite."""
+    batch = batch_size(run)
+    found = []
+    for site in sites(run, "relu").values():
+        out = merged(value.stats for op in site.ops if (value := run.output_of(op)) is not None)
+        if out is None or out.nonfinite:
+            continue
+        facts, batches = site.facts, run.batches
+        samples = effective_samples(facts["rows"], batch, site.calls * batches)
+        per_unit = moments(facts["sum"], facts["sum_sq"], facts["sampled"])
+        silent = [(m, s) for fired, (m, s) in zip(facts["fired"], per_unit, strict=True) if not fired]
+        dead = sum(min(never_seen_upper(samples), tail_upper(m, s)) <= firing for m, s in silent)
+        units = len(per_unit)
+        mean = sum(m for m, _ in per_unit) / units
+        spread = sqrt(sum(s * s for _, s in per_unit) / units)
+        found.append(Evidence(site, units, len(silent), dead, samples, wilson_lower(dead, units), mean, spread))
+    return found
+
+
+def _steps(start: Evidence, end: Evidence | None, revived: bool) -> str:
+    if end is None:
+        return ""
+    after = f"{end.silent} of {end.units} after two optimizer steps"
+    return f"evidence: {start.silent} of {start.units} units are silent as built, {after}" + (
+        ": the layer comes back by itself" if revived else ""
+    )
+
+
+def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, note: str, died: bool = False) -> Finding:
+    op = evidence.site.op
+    name = op.layer or op.module or "the model"
+    bias = _bias(run, evidence)
+    count = evidence.silent if evidence.whole else evidence.dead
+    when = " after two optimizer steps" if died else ""
+    rows = round(evidence.site.facts["rows"])
+    notes = [f"cause: the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} per unit"]
+    if bias is not None and bias.stats is not None:
+        notes[0] = (
+            f"cause: `{bias.name}` averages {bias.stats.mean:.3g}; "
+            f"the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} per unit"
+        )
+    written = bias.initialised_at if bias is not None and not died else None
+    finding = Finding(
+        "",
+        "",
+        severity,
+        f"{count} of {evidence.units} units behind `{name}` never fire{when}: 0 of {rows:,} values each",
+        precisions=trace.precisions,
+        label=f"{count} of {evidence.units} units never fire",
+        notes=notes + ([note] if note else []),
+        evidence={
+            "units": evidence.units,
+            "dead": evidence.dead,
+            "silent": evidence.silent,
+            "dead_share_lower_bound": evidence.bound,
+            "effective_samples": evidence.samples,
+            "rows": rows,
+            "calls": evidence.site.calls,
+            "batches": run.batches,
+            "preactivation_mean": evidence.mean,
+            "preactivation_spread": evidence.spread,
+            "seeds": [_share(other, evidence.site) for other in trace.seeds() if other.seed],
+            "op_index": op.index,
+        },
+        fixes=_fixes(name, bias, died),
+        **at(op) | {"location": place(trace, op), "module": op.layer or op.module},
+    )
+    if written is not None:
+        finding.location = written
+        finding.notes.append(f"evidence: the units are silenced {_where(place(trace, op))}")
+    return finding
+
+
+def _share(run: Run, site: Site) -> float | None:
+    other = sites(run, "relu").get(site.key)
+    if other is None:
+        return None
+    return sum(not fired for fired in other.facts["fired"]) / len(other.facts["fired"])
+
+
+def _where(location: object) -> str:
+    line = getattr(location, "line", None)
+    return f"at line {line}" if line else "in the ReLU behind it"
+
+
+def _bias(run: Run, evidence: Evidence) -> Parameter | None:
+    """The vector of the layer that pushes the pre-activation below zero: at least half of its mean."""
+    vectors = [
+        (stats.mean, p)
+        for p in run.parameters
+        if p.module == evidence.site.op.layer and len(p.shape) == 1 and isinstance(stats := p.stats, Stats)
+    ]
+    mean, lowest = min(vectors, key=lambda found: found[0], default=(0.0, None))
+    return lowest if mean < 0 and mean <= 0.5 * evidence.mean else None
+
+
+def _fixes(name: str, bias: Parameter | None, died: bool) -> list[Fix]:
+    fixes = []
+    if died:
+        fixes.append(Fix("lower-learning-rate", "lower the learning rate or warm it up", "lr=lr / 10"))
+    elif bias is not None:
+        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_(model.{bias.name})"))
+    else:
+        fixes.append(
+            Fix("kaiming-init", "initialise the layer for a ReLU", f'nn.init.kaiming_normal_(model.{name}.weight, nonlinearity="relu")')
+        )
+    fixes.append(Fix("leaky-relu", "let a little gradient through where the unit is off", "F.leaky_relu(x, 0.01)"))
+    return fixes

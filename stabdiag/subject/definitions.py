@@ -31,7 +31,8 @@ def classes_of(module: ModuleType, imported: bool = False) -> dict[str, type[nn.
             continue
         here = value.__module__ == module.__name__
         if here and not imported:
-            own[value.__name__ if getattr(module, value.__name__, None) is value else key] = value
+            alias = value in own.values()  # `Net = ResNet` is the same class twice
+            own |= {} if alias else {key: value}
         elif imported and not here and not is_library(inspect.getfile(value)):
             own[key] = value
     return own

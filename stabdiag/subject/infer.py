@@ -92,17 +92,23 @@ def _settled(start: Plan, given: Plan, parameters: list[inspect.Parameter], show
 def draw(plan: Plan, parameters: list[inspect.Parameter], seed: int) -> Inputs:
     """The inputs of one plan: required arguments by position, optional ones by name."""
     generator = torch.Generator().manual_seed(1 + seed)
+    values: dict[str, Any] = {}
+    for specification in plan:
+        argument, _, key = specification.name.partition("[")
+        drawn = specification.sample(generator)
+        if key:
+            values.setdefault(argument, {})[key.rstrip("]")] = drawn
+        else:
+            values[argument] = drawn
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    by_name = {p.name: p for p in parameters}
-    for specification, expected in zip(plan, [*parameters, *[None] * len(plan)], strict=False):
-        value = specification.sample(generator)
-        keyword = by_name[specification.name].kind is inspect.Parameter.KEYWORD_ONLY if specification.name in by_name else False
-        in_order = expected is not None and expected.name == specification.name and not kwargs and not keyword
-        if in_order or not specification.name:
-            args.append(value)
+    for position, parameter in enumerate(parameters):
+        if parameter.name not in values:
+            continue
+        if len(args) == position and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            args.append(values[parameter.name])
         else:
-            kwargs[specification.name] = value
+            kwargs[parameter.name] = values[parameter.name]
     return Inputs(tuple(args), kwargs)
 
 
@@ -155,6 +161,9 @@ def _search(
             return _grown(model, plan, parameters, trial, fixed=True, tries=tries)
         if isinstance(trial.error, RecursionError):
             break
+        misses_key = isinstance(trial.error, KeyError) and any(s.values == "mapping" or "[" in s.name for s in plan)
+        if misses_key:
+            trial.progress = int(-level[0]) + 1  # one more key is known than before
         if (-trial.progress, distance(trial)) < level[:2]:
             push(plan, trial)
         if trial.progress > best_progress:
@@ -168,6 +177,7 @@ def _grown(
 ) -> Inferred:
     """A free image size grows until the deepest convolution sees 4×4 positions, the batch while one forward stays cheap."""
     plan, trial = _unmasked(model, plan, parameters, trial)
+    plan, trial = _real(model, plan, parameters, trial)
     why = "; ".join(f"{s.name}: {s.why}" if not s.why.startswith(s.name) else s.why for s in plan if s.why)
     if tries > 1:
         why += f"; sizes repaired in {tries} trial forwards"
@@ -201,6 +211,18 @@ def _unmasked(model: nn.Module, plan: Plan, parameters: list[inspect.Parameter],
     turned = tuple(replace(s, values=other.get(s.values, s.values)) for s in plan)
     again = attempt(model, draw(turned, parameters, 0))
     return (turned, again) if again.error is None and _finite(again.output) else (plan, trial)
+
+
+def _real(model: nn.Module, plan: Plan, parameters: list[inspect.Parameter], trial: Trial) -> tuple[Plan, Trial]:
+    """Floats where integers were guessed from some embedding, but nothing needs them: features next to token ids."""
+    for index, old in enumerate(plan):
+        if len(plan) > 1 and old.values == "integers" and old.batch is not None and not old.why.startswith(("as in", "--")):
+            floats = replace(old, dtype=torch.float32, values="normal", high=0, why="features")
+            tried = (*plan[:index], floats, *plan[index + 1 :])
+            again = attempt(model, draw(tried, parameters, 0))
+            if again.error is None:
+                plan, trial = tried, again
+    return plan, trial
 
 
 def _finite(output: object) -> bool:

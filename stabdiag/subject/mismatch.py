@@ -14,21 +14,20 @@ from stabdiag.subject.trial import Trial
 
 def distance(trial: Trial) -> float:
     """How far the refusing call was from being satisfied: |log(have / want)| of its best mismatch, 0 when unknown."""
-    pairs = [(h, w) for h, w in _shape_mismatches(trial) if h > 0 and w > 0]
+    pairs = [(h, w) for h, w in from_shapes(trial) if h > 0 and w > 0]
     return min((abs(math.log(have / want)) for have, want in pairs), default=0.0)
 
 
-def mismatches(trial: Trial, said: str) -> Iterator[tuple[int, int]]:
-    """(size it got, size it wants): from the shapes of the refusing call first, then from all numbers in the message."""
-    yield from _shape_mismatches(trial)
+def from_message(said: str) -> Iterator[tuple[int, int]]:
+    """Every pair of different numbers in a message, as (size it got, size it wants)."""
     numbers = [int(n) for n in re.findall(r"(?<![\w.])\d{1,7}(?![\w.]*\w*\.)", said)][:12]
     for have in numbers:
         for want in numbers:
-            if have != want and want > 0:
+            if have != want and want > 1:
                 yield have, want
 
 
-def _shape_mismatches(trial: Trial) -> Iterator[tuple[int, int]]:
+def from_shapes(trial: Trial) -> Iterator[tuple[int, int]]:
     """(size it got, size it wants) from the shapes of the refusing call's arguments."""
     tensors = [a for a in trial.arguments if isinstance(a, torch.Tensor)]
     tensors += [a for a in trial.keywords.values() if isinstance(a, torch.Tensor)]

@@ -135,13 +135,16 @@ def _classes(path: str, tensor: torch.Tensor, inputs: Inputs, index: int) -> tup
     floats = [leaf for leaf in given if leaf.is_floating_point()]
     tokens = [leaf for leaf in given if not leaf.is_floating_point() and leaf.dim() >= 2]
     unlikely = bool(index) or path.endswith(("mean", "stddev")) or any(leaf.shape == shape for leaf in floats)
-    if not named and (unlikely or any(word in maker for word in _NO_LOGITS)):
+    normal = maker.startswith(("Softmax", "LogSoftmax"))
+    if not (named or normal) and (unlikely or any(word in maker for word in _NO_LOGITS)):
         return 0, -1, ""
     if len(shape) == 2 and shape[1] > 1:
         return shape[1], 1, f"{shape[1]} class logits per sample"
     per_token = maker.startswith(_LINEAR) and any(leaf.shape[:2] == shape[:2] for leaf in tokens)
-    if len(shape) == 3 and shape[-1] > 1 and (named or per_token):
+    if len(shape) == 3 and shape[-1] > 1 and (named or per_token or (normal and normalised(tensor, -1))):
         return shape[-1], -1, f"{shape[-1]} logits per token"
+    if len(shape) > 2 and normal and normalised(tensor, 1):
+        return shape[1], 1, f"{shape[1]} normalised classes per position"
     dense = len(shape) in (4, 5) and shape[1] > 1 and "Convolution" in maker
     if dense and any(leaf.shape[2:] == shape[2:] and leaf.shape[1] != shape[1] for leaf in floats if leaf.dim() == len(shape)):
         return shape[1], 1, f"{shape[1]} class logits per position"

@@ -34,17 +34,21 @@ def leaves(output: Any, path: str = "") -> list[tuple[str, torch.Tensor]]:
 
 
 def own_loss(output: Any) -> list[str]:
-    """Paths of the scalar losses in an output: `loss`, else a lone scalar, else all entries of a dict of scalars."""
-    found = [(p, t) for p, t in leaves(output) if t.is_floating_point() and t.requires_grad]
-    scalars = [path for path, tensor in found if tensor.numel() == 1 and tensor.dim() <= 1]
-    named = [path for path in scalars if path.rpartition(".")[2] in ("loss", "total_loss")]
-    if named:
+    """Paths of the scalar losses in an output: `loss`, else scalars that depend on all that the rest of the output depends on.
+
+    The second condition tells `(logits, loss)` from `(output, balancing_penalty)`.
+    """
+    found = [(path, tensor) for path, tensor in leaves(output) if tensor.is_floating_point() and tensor.requires_grad]
+    scalars = [(path, tensor) for path, tensor in found if tensor.numel() == 1 and tensor.dim() <= 1]
+    named = [path for path, _ in scalars if path.rpartition(".")[2] in ("loss", "total_loss")]
+    if named or not scalars:
         return named[:1]
-    lossy = [path for path in scalars if "loss" in path]
-    if scalars and (len(scalars) == len(found) or lossy):
-        return lossy or scalars
-    whole = [path for path, tensor in found if path in scalars and tensor.dim() == 0]
-    return whole[:1] if isinstance(output, tuple | list) else []
+    lossy = [(path, tensor) for path, tensor in scalars if "loss" in path]
+    if not (lossy or len(scalars) == len(found) or isinstance(output, tuple | list)):
+        return []
+    wanted = set().union(*(_reached(tensor) for _, tensor in found))
+    taken = lossy or (scalars if len(scalars) == len(found) else scalars[:1])
+    return [path for path, _ in taken] if wanted <= set().union(*(_reached(tensor) for _, tensor in taken)) else []
 
 
 def logits_of(output: Any) -> torch.Tensor | None:

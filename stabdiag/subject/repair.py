@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stabdiag.subject.mismatch import mismatches
+from stabdiag.subject.mismatch import from_message, from_shapes
 from stabdiag.subject.signature import guesses
 from stabdiag.subject.specification import SAMPLES, Specification
 from stabdiag.subject.trial import Trial
@@ -31,27 +31,30 @@ _SIZES = (32, 28, 64, 96, 128, 224, 48, 84, 256, 299, 192, 227, 112, 160, 240, 3
 def proposals(plan: Plan, trial: Trial, model: nn.Module, parameters: list[inspect.Parameter]) -> Iterator[Plan]:
     """Plans that may get further, the likeliest first."""
     said = str(trial.error)
+    yield from _entries(plan, trial, model)
     yield from _added(plan, said, model, parameters, named_only=True)
     yield from _dtypes(plan, trial, said, model)
-    pairs = list(dict.fromkeys(mismatches(trial, said)))
-    for have, want in pairs:
+    shapes = list(dict.fromkeys(from_shapes(trial)))
+    numbers = [pair for pair in dict.fromkeys(from_message(said)) if pair not in shapes]
+    if re.search("too small|greater than actual input", said):
+        for size in _SIZES:
+            yield _with_sides(plan, size)
+    for have, want in shapes + numbers:
         yield from _resized(plan, have, want)
     yield from _configured_sizes(plan, model)
-    for have, want in pairs:
-        yield from _solved(plan, have, want)
-    for have, want in pairs:
+    for have, want in shapes:
         yield from _proportional(plan, have, want)
         yield from _shared(plan, have, want)
+    for have, want in shapes or numbers[:6]:
+        yield from _solved(plan, have, want)
+    yield from _ranks(plan, said)
+    for have, want in shapes + numbers:
+        yield from _resized(plan, have, want, samples=True)
+    yield from _guessed_again(plan, model, parameters)
     if len(plan) > 1:
         yield from _alike(plan)
-    yield from _ranks(plan, said)
-    for have, want in pairs:
-        yield from _resized(plan, have, want, samples=True)
-    for index, old in enumerate(plan):
-        parameter = next((p for p in parameters if p.name == old.name), None)
-        if parameter is not None:
-            for guess in guesses(parameter, model, index, len(plan)):
-                yield _with(plan, index, guess)
+    for factor in (2, 3, 4):
+        yield from _wider(plan, factor)
     for size in _SIZES:
         yield _with_sides(plan, size)
     yield from _added(plan, said, model, parameters, named_only=False)
@@ -86,15 +89,24 @@ def _resized(plan: Plan, have: int, want: int, samples: bool = False) -> Iterato
 
 
 def _proportional(plan: Plan, have: int, want: int) -> Iterator[Plan]:
-    """A dimension of which `have` is a multiple changes in proportion."""
+    """Channels and features change in proportion, or by the difference where something of fixed size is joined to them.
+
+    Sides of images do not: behind convolutions one side alone would come out right only by chance.
+    """
     for index, old in enumerate(plan):
-        for spot, size in enumerate(old.shape):
-            if spot != old.batch and size > 0 and have > 0 and have % size == 0 and (size * want) % have == 0:
-                yield _with(plan, index, replace(old, shape=(*old.shape[:spot], size * want // have, *old.shape[spot + 1 :])))
-            if spot != old.batch and spot > 0 and size + want - have > 0 and old.values in ("normal", "pair"):
-                # Concatenated with something of fixed size.
-                shape = (*old.shape[:spot], size + want - have, *old.shape[spot + 1 :])
-                yield _with(plan, index, replace(old, shape=shape))
+        # Of clips (samples, frames, channels, height, width) the third may be the channels.
+        last = {4: 1, 5: 2}.get(len(old.shape), len(old.shape) - 1)
+        for spot, size in enumerate(old.shape[: last + 1]):
+            if spot == old.batch or size <= 0 or have <= 0:
+                continue
+            sizes = []
+            if have % size == 0 and (size * want) % have == 0 and (len(old.shape) < 5 or spot < 2):
+                sizes.append(size * want // have)
+            if spot and old.values in ("normal", "pair"):
+                sizes.append(size + want - have)
+            for new in sizes:
+                if new > 0:
+                    yield _with(plan, index, replace(old, shape=(*old.shape[:spot], new, *old.shape[spot + 1 :])))
         if len(old.shape) == 2 and old.dtype.is_floating_point:
             # Some model reshapes flat features itself: (samples, tokens × features).
             yield _with(plan, index, replace(old, shape=(old.shape[0], want)))
@@ -110,6 +122,44 @@ def _shared(plan: Plan, have: int, want: int) -> Iterator[Plan]:
             else old
             for old in plan
         )
+
+
+def _guessed_again(plan: Plan, model: nn.Module, parameters: list[inspect.Parameter]) -> Iterator[Plan]:
+    """The next guess for each argument, for those that were left out first."""
+    for index, old in sorted(enumerate(plan), key=lambda item: item[1].values != "none"):
+        entry = old.name.partition("[")[2].rstrip("]")
+        parameter = next((p for p in parameters if p.name == old.name), None)
+        if entry.isidentifier():
+            parameter = inspect.Parameter(entry, inspect.Parameter.KEYWORD_ONLY)
+        if parameter is not None and old.values != "mapping":
+            for guess in guesses(parameter, model, index, len(plan)):
+                yield _with(plan, index, replace(guess, name=old.name))
+
+
+def _wider(plan: Plan, factor: int) -> Iterator[Plan]:
+    """Features that the model splits into parts before its first layer."""
+    for index, old in enumerate(plan):
+        if old.values == "normal" and 2 <= len(old.shape) <= 3:
+            yield _with(plan, index, replace(old, shape=(*old.shape[:-1], factor * old.shape[-1])))
+
+
+def _entries(plan: Plan, trial: Trial, model: nn.Module) -> Iterator[Plan]:
+    """A dict in place of a tensor that is asked for a key, with each key that is missed."""
+    missed = trial.error.args[0] if isinstance(trial.error, KeyError) and trial.error.args else None
+    for index, old in enumerate(plan):
+        argument, _, key = old.name.partition("[")
+        if isinstance(missed, str) and (key or old.values == "mapping"):
+            entry = inspect.Parameter(missed, inspect.Parameter.KEYWORD_ONLY) if missed.isidentifier() else None
+            for guess in guesses(entry, model, index, len(plan)) if entry else ():
+                if guess.values != "none":
+                    kept = plan if key else plan[:index] + plan[index + 1 :]
+                    yield (*kept, replace(guess, name=f"{argument}[{missed}]"))
+            return
+    if trial.function in ("__getitem__", "getitem") and len(trial.arguments) > 1 and isinstance(trial.arguments[1], str):
+        for index, old in enumerate(plan):
+            if "[" not in old.name:
+                why = f"{old.name} is a dict"
+                yield _with(plan, index, Specification(old.name, (), values="mapping", batch=None, why=why))
 
 
 def _alike(plan: Plan) -> Iterator[Plan]:

@@ -37,13 +37,13 @@ class Specification:
     """What one argument of forward is filled with.
 
     Attributes:
-        name: the argument's; "" for the next positional one.
+        name: the argument's; "" for the next positional one; `batch[image]` for the entry of a dict.
         shape: sizes; `batch` is the dimension that counts samples, None when there is none (graphs).
         dtype: of the tensor.
         values: "normal" (standard normal), "integers" (uniform below `high`), "labels" (each class equally often),
             "ones" and "zeros" (masks), "lengths" (all equal to `high`), "adjacency" (a ring with self-loops, normalised),
             "steps" (spread evenly over 0 … high-1), "none", "number" (the Python number `high`), "pair" (a tuple of two
-            normal tensors), "batched" (the number of samples).
+            normal tensors), "batched" (the number of samples), "mapping" (an empty dict).
         high: see `values`.
         why: the reason, for the report.
     """
@@ -60,6 +60,8 @@ class Specification:
         """Draw the argument from a seeded CPU generator."""
         if self.values == "none":
             return None
+        if self.values == "mapping":
+            return {}
         if self.values == "number":
             return self.high
         if self.values == "pair":

@@ -6,6 +6,7 @@ forward) and leaves nothing behind: parameters, buffers and random numbers are p
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ def attempt(model: nn.Module, inputs: Inputs) -> Trial:
     """Run one forward on copies of the inputs."""
     watch = _Watch()
     copied = clone(inputs)
-    with untouched(model), seeded(0), torch.enable_grad():
+    with untouched(model), seeded(0), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about inputs that were only a guess
         try:
             with watch:
                 watch.trial.output = model(*copied.args, **copied.kwargs)

@@ -199,6 +199,40 @@ REPAIRED = {
         """,
         [(3, 48, 48)],
     ),
+    "split features": (
+        """
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 6)
+        def forward(self, x):
+            a, b = x.chunk(2, 1)
+            scale, shift = self.net(a).chunk(2, 1)
+            return torch.cat([a, b * scale.tanh().exp() + shift], 1)
+        """,
+        [(6,)],
+    ),
+    "features before tokens": (
+        """
+        def __init__(self):
+            super().__init__()
+            self.embed, self.rnn = nn.Embedding(90, 32), nn.LSTM(32, 48, batch_first=True)
+        def forward(self, features, captions):
+            return self.rnn(torch.cat([features[:, None], self.embed(captions)], 1))[0]
+        """,
+        [(32,), (24,)],
+    ),
+    "required mask": (
+        """
+        def __init__(self):
+            super().__init__()
+            self.embed, self.rnn, self.score = nn.Embedding(200, 24), nn.GRU(24, 32, batch_first=True), nn.Linear(32, 1)
+        def forward(self, x, mask):
+            h = self.rnn(self.embed(x))[0]
+            weights = self.score(h)[..., 0].masked_fill(mask == 0, float("-inf")).softmax(1)
+            return (weights[..., None] * h).sum(1)
+        """,
+        [(24,), (24,)],
+    ),
     "differentiates inside": (
         """
         def __init__(self):
@@ -221,6 +255,21 @@ def test_found_by_trying(case, loaded):
     values = [*inputs.args, *inputs.kwargs.values()]
     assert [tuple(v.shape[1:]) for v in values] == shapes
     assert subject.model(*inputs.args, **inputs.kwargs).isfinite().all()
+
+
+def test_a_dict_is_found_by_the_keys_it_is_asked_for(loaded):
+    subject = loaded("""
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.image, self.table = nn.Conv2d(3, 8, 3), nn.Linear(5, 8)
+            def forward(self, batch):
+                return self.image(batch["image"]).mean((2, 3)) + self.table(batch["table"])
+        """)
+    batch = subject.batch(0).args[0]
+    assert batch["image"].shape == (16, 3, 32, 32) and batch["table"].shape == (16, 5)
+    batch["image"].zero_()
+    assert subject.batch(0).args[0]["image"].abs().sum() > 0
 
 
 def test_the_number_of_trials_is_bounded(loaded, monkeypatch):

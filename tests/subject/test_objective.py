@@ -94,6 +94,13 @@ def test_the_models_own_loss():
     assert objective(model, Inputs((X,)), losses).loss(losses, Inputs((X,))) == logits.sum() + logits.mean()
 
 
+def test_a_penalty_beside_the_output_is_not_the_loss():
+    model = Heads()
+    output = (model.a(X), model.b(X).var())
+    assert own_loss(output) == [] and own_loss({"logits": model.a(X), "aux_loss": model.b(X).sum()}) == []
+    assert objective(model, Inputs((X,)), output).name.startswith("cross-entropy over 3 classes of output[0]")
+
+
 def test_every_head_that_reaches_parameters_of_its_own():
     model = Heads()
     output = (model.a(X), model.b(X), model.a(X).detach(), "text", None)

@@ -6,10 +6,26 @@ from stabdiag.subject.load import load
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 VISION = SMALL | {"image_size": 32, "patch_size": 8, "num_labels": 4}
-ENCODER_DECODER = dict(
-    vocab_size=99, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-    encoder_ffn_dim=64, decoder_ffn_dim=64,
-)  # fmt: skip
+ENCODER_DECODER = {
+    "vocab_size": 99,
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+}
+AUDIO = (
+    ENCODER_DECODER
+    | {"num_mel_bins": 20, "max_source_positions": 50, "pad_token_id": 0, "decoder_start_token_id": 3}
+    | {
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+)
+SEGFORMER = {"depths": [1] * 4, "hidden_sizes": [8, 16, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16}
+
 
 MODELS = {
     "BertForMaskedLM": ("BertConfig", SMALL | {"vocab_size": 99}, "the model's own loss"),
@@ -23,12 +39,7 @@ MODELS = {
     ),
     "T5Model": ("T5Config", {"vocab_size": 99, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1}, "mean square"),
     "BartForConditionalGeneration": ("BartConfig", ENCODER_DECODER, "the model's own loss"),
-    "WhisperForConditionalGeneration": (
-        "WhisperConfig",
-        ENCODER_DECODER
-        | dict(num_mel_bins=20, max_source_positions=50, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3),
-        "the model's own loss",
-    ),
+    "WhisperForConditionalGeneration": ("WhisperConfig", AUDIO, "the model's own loss"),
     "ViTForImageClassification": ("ViTConfig", VISION, "the model's own loss"),
     "ViTModel": ("ViTConfig", VISION, "mean square"),
     "VideoMAEForVideoClassification": ("VideoMAEConfig", VISION | {"num_frames": 4}, "the model's own loss"),
@@ -37,11 +48,7 @@ MODELS = {
         {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
         "the model's own loss",
     ),
-    "SegformerForSemanticSegmentation": (
-        "SegformerConfig",
-        {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 16, 16], "num_attention_heads": [1, 1, 2, 2], "decoder_hidden_size": 16},
-        "the model's own loss",
-    ),
+    "SegformerForSemanticSegmentation": ("SegformerConfig", SEGFORMER, "the model's own loss"),
     "ASTForAudioClassification": ("ASTConfig", SMALL | {"max_length": 64, "num_mel_bins": 32}, "the model's own loss"),
     "PatchTSTForPrediction": (
         "PatchTSTConfig",

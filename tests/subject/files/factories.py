@@ -43,11 +43,11 @@ class ResNet(nn.Module):
         return self.linear(out)
 
 
-def ResNet18():
+def ResNet18():  # noqa: N802
     return ResNet(BasicBlock, [1, 1])
 
 
-def ResNet34():
+def ResNet34():  # noqa: N802
     return ResNet(BasicBlock, [2, 2])
 
 

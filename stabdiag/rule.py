@@ -7,7 +7,7 @@ A rule is one file in `stabdiag/rules/`, named `<code>_<name>.py`. It defines
 whose keyword-only parameters are its thresholds, and optionally
 
     explains = ("SD301", …)     codes of symptoms that this rule's finding is the cause of
-    MEASUREMENTS = (Measurement(…), …)     facts to be recorded at the ops it names
+    MEASUREMENTS = (Measurement(…), ParameterMeasurement(…), …)     facts to be recorded at ops, at parameters
 
 The module docstring is the documentation. No file here or there imports torch.
 """
@@ -55,6 +55,23 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class ParameterMeasurement:
+    """A fact that a rule wants recorded about each parameter and its gradient after a run.
+
+    Attributes:
+        name: under which it appears in `Parameter.facts`.
+        measure: `measure(parameter, gradient) -> dict | None`, both detached tensors in the dtype they have, the gradient None
+            where autograd gave none. Returns plain numbers or lists; None when it does not apply. Facts are those of the first
+            batch.
+        precisions: in which it is wanted; empty for all of them.
+    """
+
+    name: str
+    measure: Callable[[Any, Any], Mapping[str, Any] | None]
+    precisions: tuple[str, ...] = ("float32",)
+
+
+@dataclass(frozen=True)
 class Rule:
     """One rule, as read from its file."""
 
@@ -89,7 +106,7 @@ class Rule:
         return tuple(getattr(self.module, "explains", ()))
 
     @property
-    def measurements(self) -> tuple[Measurement, ...]:
+    def measurements(self) -> tuple[Measurement | ParameterMeasurement, ...]:
         """What the tracer must record for this rule."""
         return tuple(getattr(self.module, "MEASUREMENTS", ()))
 
@@ -140,7 +157,7 @@ def selected(select: Iterable[str], extend_select: Iterable[str], ignore: Iterab
     return [rule for rule in all_rules().values() if chosen[rule.code][1]]
 
 
-def measurements() -> list[Measurement]:
+def measurements() -> list[Measurement | ParameterMeasurement]:
     """What all rules together want recorded, each measurement once."""
     wanted = {m.name: m for rule in all_rules().values() for m in rule.measurements}
     return list(wanted.values())

@@ -17,7 +17,7 @@ from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
 from stabdiag.probe.reference import Reference, distance
 from stabdiag.probe.replay import Replay
 from stabdiag.probe.tracer import Execute, Tracer, plain
-from stabdiag.rule import Measurement
+from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Parameter, Run
 
@@ -50,7 +50,7 @@ class Recorder:
 
     subject: Subject
     device: torch.device
-    measurements: list[Measurement] = field(default_factory=list)
+    measurements: list[Measurement | ParameterMeasurement] = field(default_factory=list)
     replays: dict[Any, Replay] = field(default_factory=dict)
 
     @contextmanager
@@ -108,9 +108,9 @@ class Recorder:
         else:
             execute = replay.replaying(execute)
         compare = keep.keeper() if keep is not None else against.comparer() if against is not None else None
-        tracer = Tracer(
-            stage.model, run, execute=execute, measurements=wanted(self.measurements, run, measure), compare=compare
-        )
+        wanted = [m for m in self.measurements if measure and (not m.precisions or run.precision in m.precisions)]
+        at_ops = [m for m in wanted if isinstance(m, Measurement)]
+        tracer = Tracer(stage.model, run, execute=execute, measurements=at_ops, compare=compare)
         for name, tensor in named_tensors(inputs):
             tracer.leaf(tensor, "input", name)
         outputs: list[Tensor] = []
@@ -119,7 +119,7 @@ class Recorder:
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        run.parameters = parameters(stage.model, scale)
+        run.parameters = parameters(stage.model, scale, [m for m in wanted if isinstance(m, ParameterMeasurement)])
         run.buffers = {n: s for n, b in stage.model.named_buffers() if (s := stats.resolve(stats.measure(b))) is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if keep is not None:
@@ -169,12 +169,7 @@ def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
     return [found for path, item in inner for found in named_tensors(item, path)]
 
 
-def wanted(measurements: Iterable[Measurement], run: Run, measure: bool) -> list[Measurement]:
-    """The measurements that apply to a run."""
-    return [m for m in measurements if measure and (not m.precisions or run.precision in m.precisions)]
-
-
-def parameters(model: nn.Module, scale: float = 1.0) -> list[Parameter]:
+def parameters(model: nn.Module, scale: float = 1.0, measurements: Iterable[ParameterMeasurement] = ()) -> list[Parameter]:
     """What the parameters of a model and their gradients hold now."""
     owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
     found = []
@@ -184,6 +179,10 @@ def parameters(model: nn.Module, scale: float = 1.0) -> list[Parameter]:
         fan_in = None
         if p.dim() >= 2:
             fan_in = p[0].numel()
+        facts = {}
+        for m in measurements:
+            if (fact := m.measure(p.detach(), None if p.grad is None or p.grad.is_sparse else p.grad.detach())) is not None:
+                facts[m.name] = dict(fact)
         found.append(
             Parameter(
                 name,
@@ -194,6 +193,7 @@ def parameters(model: nn.Module, scale: float = 1.0) -> list[Parameter]:
                 stats.resolve(stats.measure(p)),
                 None if gradient is None else gradient.scaled(1.0 / scale),
                 fan_in=fan_in,
+                facts=facts,
             )
         )
     return found

@@ -1,22 +1,23 @@
 """The loss gradient shrinks from layer to layer on its way back, so that the first layers do not learn.
 
 ## What it does
-S_l is the L2 norm of dLoss/d(output of layer l), l = 0 at the input side, along the main path: every layer of a plain network,
-the stream behind each addition of a residual one. D = log10(S_first / S_last), each the mean over a tenth of the layers, in
-decades; s is the least-squares slope of log10 S_l over l in decades per layer. Reported is a gradient that is lost (D) *and*
-lost steadily (s): error when D ≤ -3 and s ≥ 0.15, warning when D ≤ -2 and s ≥ 0.15. The loss must also compound: without its
-largest single step, two thirds of D must remain, because one average pooling over n positions costs log10 √n once. What
-holds at the start must still hold with other seeds and after two optimizer steps.
+S_l is the L2 norm of dLoss/d(output of layer l), l = 0 at the input side, along the main path: every layer of a plain
+network, the stream behind each addition of a residual one. D = log10(S_first / S_last), each the mean over a tenth of the
+layers, in decades; s is the least-squares slope of log10 S_l over l in decades per layer. Reported is a gradient that is
+lost (D) *and* lost steadily (s): error when D ≤ -3 and s ≥ 0.15, warning when D ≤ -2 and s ≥ 0.15. The loss must also
+compound: without its largest single step, two thirds of D must remain, because one average pooling over n positions costs
+log10 √n once. What holds at the start must still hold with other seeds and after two optimizer steps.
 
-Over time the same is measured at the state that each step of a recurrence hands to the next. There loss per step is the normal
-case: default `nn.RNN`, `nn.LSTM` and `nn.GRU` that are read at their last step lose 0.18 to 0.42 decades per step, and train.
-So an error needs more than any default initialisation shows, 0.6 decades per step, that is a memory of five steps; a plain
-recurrence (every way from step to step goes through the weight) that loses three decades at a default rate is a warning; a
-gated one, which learns to keep its state, is silent below 0.6.
+Over time the same is measured at the state that each step of a recurrence hands to the next. There loss per step is the
+normal case: default `nn.RNN`, `nn.LSTM` and `nn.GRU` that are read at their last step lose 0.18 to 0.42 decades per step,
+and train. So an error needs more than any default initialisation shows, 0.6 decades per step, that is a memory of five
+steps; a plain recurrence (every way from step to step goes through the weight) that loses three decades at a default rate
+is a warning; a gated one, which learns to keep its state, is silent below 0.6.
 
 ## Why it matters
-With S falling by 0.5 decades per layer, the tenth layer from the loss gets 1/100 000 of the signal that the last one gets. SGD
-does not move it at all; Adam rescales it until it drowns in rounding noise or in its epsilon, and in float16 it is zero.
+With S falling by 0.5 decades per layer, the tenth layer from the loss gets 1/100 000 of the signal that the last one gets.
+SGD does not move it at all; Adam rescales it until it drowns in rounding noise or in its epsilon, and in float16 it is
+zero.
 
 ## Bad
 ```python
@@ -82,16 +83,16 @@ def loss(out):
 
 ## What it does not detect
 Small gradients inside residual branches (LayerScale, ReZero and zero-initialised branches are made that way), a loss at one
-single place (a zero gradient is SD103, a saturated unit SD202), networks of fewer than four layers, and the encoder of a U-Net,
-whose long skips leave no path that everything must pass.
+single place (a zero gradient is SD103, a saturated unit SD202), networks of fewer than four layers, and the encoder of a
+U-Net, whose long skips leave no path that everything must pass.
 
 ## Thresholds
-- `error_decades` = 3 and `warning_decades` = 2: least loss -D. 31 published architectures at their default
-  initialisation lose at most 1.7; sigmoid stacks and layers initialised at a tenth of their scale 10 to 12.
-- `slope` = 0.15: least s in decades per layer. Residual networks lie below 0.06, plain He-scaled
-  ones around 0; sigmoid layers at 0.5 to 0.9, ReLU layers with PyTorch's default initialisation at 0.39.
-- `time_slope` = 0.6: least s in decades per time step for an error over time. Default initialisations at widths 16 to 256 over
-  60 steps: nn.RNN tanh 0.22 to 0.33, ReLU 0.38 to 0.42, nn.LSTM 0.19 to 0.21, nn.GRU 0.18 to 0.20.
+- `error_decades` = 3 and `warning_decades` = 2: least loss -D. 31 published architectures at their default initialisation
+  lose at most 1.7; sigmoid stacks and layers initialised at a tenth of their scale 10 to 12.
+- `slope` = 0.15: least s in decades per layer. Residual networks lie below 0.06, plain He-scaled ones around 0; sigmoid
+  layers at 0.5 to 0.9, ReLU layers with PyTorch's default initialisation at 0.39.
+- `time_slope` = 0.6: least s in decades per time step for an error over time. Default initialisations at widths 16 to 256
+  over 60 steps: nn.RNN tanh 0.22 to 0.33, ReLU 0.38 to 0.42, nn.LSTM 0.19 to 0.21, nn.GRU 0.18 to 0.20.
 
 ## References
 Hochreiter 1991; Bengio, Simard & Frasconi 1994; Glorot & Bengio 2010; He et al. 2015 (arXiv:1502.01852); Pascanu, Mikolov &

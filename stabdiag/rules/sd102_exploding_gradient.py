@@ -1,16 +1,17 @@
 """The loss gradient grows from layer to layer, or from time step to time step, on its way back.
 
 ## What it does
-S_l, D and s are those of SD101: the norm of the loss gradient along the main path, its change over the whole in decades and per
-layer. Error when D ≥ 3 and s ≤ -0.15, warning when D ≥ 3 and s ≤ -0.10; without its largest single step, two thirds of D must
-remain, so that one badly scaled place is not taken for compounding growth. Over time, at the state that a recurrence of eight
-or more steps hands on, the same: error at s ≤ -0.10, warning at s ≤ -0.03 decades per step. Error too when float32 gradients of
-parameters overflow although every forward value and the loss are finite and float64 shows what they should have been.
+S_l, D and s are those of SD101: the norm of the loss gradient along the main path, its change over the whole in decades and
+per layer. Error when D ≥ 3 and s ≤ -0.15, warning when D ≥ 3 and s ≤ -0.10; without its largest single step, two thirds of
+D must remain, so that one badly scaled place is not taken for compounding growth. Over time, at the state that a recurrence
+of eight or more steps hands on, the same: error at s ≤ -0.10, warning at s ≤ -0.03 decades per step. Error too when float32
+gradients of parameters overflow although every forward value and the loss are finite and float64 shows what they should
+have been.
 
 ## Why it matters
-The first step of an optimizer throws the early layers to where nothing is left to learn from, the loss becomes NaN a few steps
-later, and in float16 the gradients overflow at any loss scale. Clipping by norm keeps the step finite, but its direction is
-that of the exploding layers alone.
+The first step of an optimizer throws the early layers to where nothing is left to learn from, the loss becomes NaN a few
+steps later, and in float16 the gradients overflow at any loss scale. Clipping by norm keeps the step finite, but its
+direction is that of the exploding layers alone.
 
 ## Bad
 ```python
@@ -65,20 +66,19 @@ def loss(out):
 ```
 
 ## What it does not detect
-Growth inside residual branches and across the long skips of a U-Net, large gradients that do not compound (a sum instead of a
-mean in the loss), and explosions that only training brings about: `--steps` watches those (SD801).
+Growth inside residual branches and across the long skips of a U-Net, large gradients that do not compound (a sum instead of
+a mean in the loss), and explosions that only training brings about: `--steps` watches those (SD801).
 
 ## Thresholds
 - `decades` = 3: least growth D. 31 published architectures at their default initialisation grow by at most 1.4.
-- `error_slope` = 0.15 and `warning_slope` = 0.10: least growth -s per layer. Unit-variance weights at width 64 to 128: 0.7 to
-  0.9; an unnormalised residual stream of 24 blocks: 0.23. ConvMixer has D 3.65 at s -0.06,
-  ResNet-50 D 2.1 at s -0.04.
+- `error_slope` = 0.15 and `warning_slope` = 0.10: least growth -s per layer. Unit-variance weights at width 64 to 128: 0.7
+  to 0.9; an unnormalised residual stream of 24 blocks: 0.23. ConvMixer has D 3.65 at s -0.06, ResNet-50 D 2.1 at s -0.04.
 - `time_slope` = 0.10 and `time_warning_slope` = 0.03: least growth per time step. Default nn.RNN, nn.LSTM and nn.GRU lie
   between -0.001 and 0.42; a ReLU recurrence of spectral radius 2.2 at -0.2 to -0.4.
 
 ## References
-Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013 (arXiv:1211.5063); Le, Jaitly & Hinton 2015 (arXiv:1504.00941);
-Hanin 2018 (arXiv:1801.03744).
+Bengio, Simard & Frasconi 1994; Pascanu, Mikolov & Bengio 2013 (arXiv:1211.5063); Le, Jaitly & Hinton 2015
+(arXiv:1504.00941); Hanin 2018 (arXiv:1801.03744).
 """
 
 from __future__ import annotations

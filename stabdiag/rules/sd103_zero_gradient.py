@@ -1,0 +1,183 @@
+"""A trained parameter gets a gradient of exactly zero, at the start and after optimizer steps, although it could get one.
+
+## What it does
+Reported is a parameter tensor whose gradient is exactly 0 in float64 and float32, at step 0 and after two optimizer steps,
+for all batches and seeds that were run, unless it is zero by construction. Whether it is, is tried: the tensors in
+question, and only they, are redrawn (three times, in float64). What still gets no gradient *and* does not change the loss
+is zero by construction and silent: a key bias before softmax, a bias before a normalisation, a head that the loss does not
+read, an expert without tokens, a recurrent weight at a single step. What gets one was stuck: error. What changes the loss
+without ever getting one lies behind an op without a gradient (sign, round, a comparison): error too. Without the
+measurement after two steps: warning.
+
+## Why it matters
+A parameter without a gradient is not trained; weight decay alone moves it. Zeros that hold each other fixed (a zero layer
+behind a zero layer) and units that are dead for all inputs never recover.
+
+## Bad
+```python
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        code = torch.tanh(self.encode(x))
+        return self.decode(torch.round(code))  # expect: SD103
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(16, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return F.cross_entropy(out, torch.arange(16) % 4)
+```
+
+## Good
+```python
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode, self.decode = nn.Linear(8, 16), nn.Linear(16, 4)
+        nn.init.zeros_(self.decode.weight)
+
+    def forward(self, x):
+        code = torch.tanh(self.encode(x))
+        return self.decode(code + (torch.round(code) - code).detach())
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(16, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return F.cross_entropy(out, torch.arange(16) % 4)
+```
+
+## What it does not detect
+Rows or channels without a gradient in a tensor that has some (dead units are SD201), parameters that autograd gives no
+gradient at all because nothing reads them (SD003), gradients that are small but not zero (SD101, SD104).
+
+## Thresholds
+There are none: a gradient is zero or it is not. The noise below which a redrawn tensor counts as without gradient is 1e-9
+of the largest gradient in float64; sums that cancel exactly leave 1e-16 to 1e-13.
+
+## References
+Share of exactly zero gradients from step 0 to step 2: zero-initialised head 0.92 to 0.003, ReZero 0.95 to 0, dead layer
+0.998 to 0.998. Bachlechner et al. 2020 (arXiv:2003.04887); Bengio, Léonard & Courville 2013 (arXiv:1308.3432) for
+straight-through gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.depth import gradient_of, most_precise, weights_of
+from stabdiag.edit import line_of_op, line_of_weight
+from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.graph import is_layer
+from stabdiag.initialisation import behind, remedy
+from stabdiag.trace import Location, Op, Parameter, Run, Trace
+
+explains = ("SD101",)
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """One finding per op at which gradients end."""
+    tried = trace.experiments.get("zero_gradient", {})
+    names = [name for name, fact in tried.items() if fact["revived"] or fact["moves_loss"]]
+    run = most_precise(trace)
+    if not names or run is None:
+        return
+    severity = Severity.ERROR if any(r.step for r in trace.runs) else Severity.WARNING
+    parameters = {p.name: p for p in run.parameters}
+    stuck = [parameters[name] for name in names if name in parameters]
+    cut = _where_it_ends(run, set(names))
+    yield _finding(trace, run, stuck, cut, severity, any(tried[n]["revived"] for n in names))
+
+
+def _where_it_ends(run: Run, names: set[str]) -> Op | None:
+    """The last forward op whose result has a gradient and whose inputs have an exactly zero one, above a stuck parameter."""
+    above: set[int] = set()
+    ends: Op | None = None
+    for op in run.phase("forward", "loss"):
+        fed = any(run.values[run.behind_views(i)].name in names or run.values[i].op in above for i in op.inputs)
+        if not fed:
+            continue
+        above.add(op.index)
+        output = run.output_of(op)
+        if op.view or output is None or output.gradient is None or not output.gradient.max_abs:
+            continue
+        data = [run.values[i] for i in op.inputs if run.values[i].kind == "result" and run.values[i].dtype.startswith("float")]
+        read = [g for v in op.inputs if run.values[v] in data and (g := gradient_of(run, v)) is not None]
+        if read and all(not g.max_abs for g in read):
+            ends = op
+    return ends
+
+
+def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, severity: Severity, revived: bool) -> Finding:
+    location: Location | None
+    fixes: list[Fix]
+    if cut is None:
+        last = stuck[-1]
+        location, why, fixes = line_of_weight(trace, last), f"nothing reaches `{last.name}`", [remedy(last.name, "")]
+    elif is_layer(run, cut):
+        weight = next((p for name in weights_of(run, cut) for p in run.parameters if p.name == name), stuck[-1])
+        location = line_of_weight(trace, weight)
+        zero = weight.stats is not None and not weight.stats.max_abs
+        why = f"`{weight.name}` {'is zero' if zero else 'cancels it'}"
+        fixes = [remedy(weight.name, behind(run, cut)[0])]
+    else:
+        location = line_of_op(trace, cut)
+        why = f"`{cut.name.rstrip('_')}` passes no gradient on"
+        fixes = [_straight_through(run, cut)] if not revived else [_alive()]
+    shown = ", ".join(f"`{p.name}`" for p in stuck[:3]) + (f" and {len(stuck) - 3} more" if len(stuck) > 3 else "")
+    steps = " at steps 0 and 2" if severity is Severity.ERROR else " at the start (later steps were not measured)"
+    return Finding(
+        "",
+        "",
+        severity,
+        f"the gradient of {shown} is exactly zero{steps}: {why}",
+        module=(cut.module or cut.layer) if cut is not None else stuck[-1].module,
+        op=cut.name if cut is not None else "",
+        phase="backward",
+        precisions=["float32"],
+        location=location,
+        label="the gradient ends here",
+        notes=["evidence: redrawn, these tensors " + ("get a gradient" if revived else "change the loss and get no gradient")],
+        evidence={
+            "parameters": [p.name for p in stuck],
+            "elements": sum(p.gradient.count for p in stuck if p.gradient is not None),
+            **({"op_index": cut.index} if cut is not None else {}),
+        },
+        fixes=fixes,
+    )
+
+
+def _straight_through(run: Run, cut: Op) -> Fix:
+    name = cut.name.rstrip("_")
+    return Fix("straight-through", "give it a straight-through gradient", f"y = x + (torch.{name}(x) - x).detach()")
+
+
+def _alive() -> Fix:
+    return Fix("replace-activation", "use an activation that keeps a gradient everywhere", "F.leaky_relu(x, 0.01)")

@@ -7,7 +7,7 @@ calls and batches of a site, so that a recurrent ReLU that is half asleep at eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
@@ -88,19 +88,16 @@ def sites(run: Run, *measurements: str) -> dict[tuple[Any, ...], Site]:
             site = found.get(op.site)
             if site is None:
                 found[op.site] = Site(op, 1, dict(fact), [op])
-            elif _same_units(site.facts, fact):
+            elif all(len(v) == len(site.facts[k]) for k, v in fact.items() if isinstance(v, list) and k in site.facts):
                 site.calls += 1
                 site.ops.append(op)
                 for key, value in fact.items():
-                    have = site.facts[key]
-                    site.facts[key] = (
-                        [a + b for a, b in zip(have, value, strict=True)] if isinstance(value, list) else have + value
-                    )
+                    site.facts[key] = _plus(site.facts[key], value) if key in site.facts else value
     return found
 
 
-def _same_units(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(not isinstance(v, list) or len(v) == len(a[k]) for k, v in b.items())
+def _plus(a: Any, b: Any) -> Any:
+    return [x + y for x, y in zip(a, b, strict=True)] if isinstance(b, list) else a + b
 
 
 def moments(sums: Sequence[float], squares: Sequence[float], rows: float) -> list[tuple[float, float]]:

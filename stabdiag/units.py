@@ -7,16 +7,15 @@ calls and batches of a site, so that a recurrent ReLU that is half asleep at eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, sqrt
+from math import sqrt
 from typing import Any
 
-from stabdiag.trace import Op, Run
+from stabdiag.trace import Op, Run, Trace
 
 ONE_SIDED_95 = 1.6449  # standard normal quantile
-ROWS = 512  # samples and positions of which moments and shares are taken; 512 bound a share to within 4 points
 
 
 def wilson_lower(successes: float, trials: float, z: float = ONE_SIDED_95) -> float:
@@ -42,6 +41,11 @@ def tail_upper(mean: float, spread: float) -> float:
     return min(1.0, 4 / 9 * share if mean * mean >= 5 / 3 * spread * spread else 4 / 3 * share - 1 / 3)
 
 
+def probed(trace: Trace) -> list[str]:
+    """The probed precisions without the float64 reference: what shows in float32 before any rounding shows in all of them."""
+    return [name for name in trace.precisions if name != "float64"]
+
+
 def batch_size(run: Run) -> int:
     """How many samples are in one batch: the leading size that most floating-point or integer inputs share, at least 1."""
     sizes = [value.shape[0] for value in run.values if value.kind == "input" and value.shape]
@@ -52,26 +56,6 @@ def effective_samples(rows: float, batch: int, calls: int = 1) -> float:
     """Rows of units (samples × positions, summed over `calls`) as independent samples: batch · sqrt(rows / batch) per call."""
     per_call = rows / max(1, calls)
     return per_call * calls if per_call <= batch else batch * sqrt(per_call / batch) * calls
-
-
-def rows_of(tensor: Any, unit_dim: int, most: int) -> Any:
-    """A fixed sample of a tensor as rows × units, at most about `most` rows, in float32 or wider.
-
-    Every sample of the leading dimension is kept where it fits; positions are thinned by odd strides, so that a regular
-    pattern (a checkerboard of a transposed convolution) is not hit at one phase only.
-    """
-    rows = tensor.movedim(unit_dim, -1)
-    for dims in (range(1, rows.dim() - 1), range(1)):
-        factor = rows[..., 0].numel() / most
-        if factor <= 1 or not len(dims):
-            continue
-        step = ceil(factor ** (1 / len(dims)))
-        step += 1 - step % 2
-        for dim in dims:
-            start = min(step, rows.shape[dim]) // 2
-            rows = rows.movedim(dim, 0)[start::step].movedim(0, dim)
-    rows = rows.reshape(-1, rows.shape[-1])
-    return rows if rows.dtype.itemsize >= 4 else rows.float()
 
 
 @dataclass
@@ -104,19 +88,16 @@ def sites(run: Run, *measurements: str) -> dict[tuple[Any, ...], Site]:
             site = found.get(op.site)
             if site is None:
                 found[op.site] = Site(op, 1, dict(fact), [op])
-            elif _same_units(site.facts, fact):
+            elif all(len(v) == len(site.facts[k]) for k, v in fact.items() if isinstance(v, list) and k in site.facts):
                 site.calls += 1
                 site.ops.append(op)
                 for key, value in fact.items():
-                    have = site.facts[key]
-                    site.facts[key] = (
-                        [a + b for a, b in zip(have, value, strict=True)] if isinstance(value, list) else have + value
-                    )
+                    site.facts[key] = _plus(site.facts[key], value) if key in site.facts else value
     return found
 
 
-def _same_units(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(not isinstance(v, list) or len(v) == len(a[k]) for k, v in b.items())
+def _plus(a: Any, b: Any) -> Any:
+    return [x + y for x, y in zip(a, b, strict=True)] if isinstance(b, list) else a + b
 
 
 def moments(sums: Sequence[float], squares: Sequence[float], rows: float) -> list[tuple[float, float]]:
@@ -125,31 +106,3 @@ def moments(sums: Sequence[float], squares: Sequence[float], rows: float) -> lis
         (total / rows, sqrt(max(0.0, square / rows - (total / rows) ** 2)))
         for total, square in zip(sums, squares, strict=True)
     ]
-
-
-def relu_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Per unit of a ReLU: in how many calls it fired (exact, over every sample and position), and moments of its input and
-    output over a fixed sample of rows. None where the units are unknown or there are no rows."""
-    if unit_dim is None or output.numel() == 0 or not output.is_floating_point():
-        return None
-    shaped = [t for t in inputs if t.is_floating_point() and t.shape == output.shape]
-    others = [t for t in inputs if t.is_floating_point() and t.dim() == 0]
-    if not shaped or any(bool(t != 0) for t in others):
-        return None
-    if len(shaped) == 2:  # maximum(x, zeros) or x * mask: the one that is negative somewhere is x
-        shaped.sort(key=lambda t: float(t.min()))
-    after = rows_of(output.detach(), unit_dim, ROWS)
-    before = rows_of(shaped[0].detach(), unit_dim, ROWS).double()
-    fired = (after > 0).any(0)
-    if not bool(fired.all()):
-        quiet = (~fired).nonzero().flatten()
-        few = output.detach().index_select(unit_dim, quiet).movedim(unit_dim, 0).flatten(1)
-        fired[quiet] = few.amax(1) > 0
-    return {
-        "rows": output.numel() / output.shape[unit_dim],
-        "sampled": after.shape[0],
-        "fired": fired.int(),
-        "sum": before.sum(0),
-        "sum_sq": before.square().sum(0),
-        "activity": after.abs().sum(0),
-    }

@@ -95,18 +95,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
+from stabdiag.edit import line_of_op, line_of_weight
 from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.initialisation import as_code
 from stabdiag.nonlinearity import RELU_OPS, is_relu
-from stabdiag.picture import place
 from stabdiag.rule import Measurement
 from stabdiag.trace import Parameter, Run, Stats, Trace, merged
+from stabdiag.unit_facts import relu_facts
 from stabdiag.units import (
     Site,
     batch_size,
     effective_samples,
     moments,
     never_seen_upper,
-    relu_facts,
+    probed,
     sites,
     tail_upper,
     wilson_lower,
@@ -123,7 +125,7 @@ class Evidence:
     Attributes:
         units, dead: how many, and how many never fired with enough evidence; silent: never fired at all.
         samples: effective; bound: lower 95 % bound of the dead share.
-        mean, spread: of the pre-activation over all units.
+        mean, spread: of the pre-activation over all units; silent_mean: over the silent ones.
     """
 
     site: Site
@@ -134,6 +136,7 @@ class Evidence:
     bound: float
     mean: float
     spread: float
+    silent_mean: float
 
     @property
     def whole(self) -> bool:
@@ -193,7 +196,8 @@ def collect(run: Run, firing: float) -> list[Evidence]:
         units = len(per_unit)
         mean = sum(m for m, _ in per_unit) / units
         spread = sqrt(sum(s * s for _, s in per_unit) / units)
-        found.append(Evidence(site, units, len(silent), dead, samples, wilson_lower(dead, units), mean, spread))
+        low = sum(m for m, _ in silent) / len(silent) if silent else 0.0
+        found.append(Evidence(site, units, len(silent), dead, samples, wilson_lower(dead, units), mean, spread, low))
     return found
 
 
@@ -219,13 +223,14 @@ def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, not
             f"cause: `{bias.name}` averages {bias.stats.mean:.3g}; "
             f"the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} per unit"
         )
-    written = bias.initialised_at if bias is not None and not died else None
+    line = line_of_op(trace, op)
+    written = line_of_weight(trace, bias) if bias is not None and not died else None
     finding = Finding(
         "",
         "",
         severity,
         f"{count} of {evidence.units} units behind `{name}` never fire{when}: 0 of {rows:,} values each",
-        precisions=trace.precisions,
+        precisions=probed(trace),
         label=f"{count} of {evidence.units} units never fire",
         notes=notes + ([note] if note else []),
         evidence={
@@ -243,11 +248,10 @@ def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, not
             "op_index": op.index,
         },
         fixes=_fixes(name, bias, died),
-        **at(op) | {"location": place(trace, op), "module": op.layer or op.module},
+        **at(op) | {"location": written or line, "module": op.layer or op.module},
     )
-    if written is not None:
-        finding.location = written
-        finding.notes.append(f"evidence: the units are silenced {_where(place(trace, op))}")
+    if written is not None and line is not None:
+        finding.notes.append(f"evidence: the ReLU is at {line.path.rpartition('/')[2]}:{line.line}")
     return finding
 
 
@@ -258,11 +262,6 @@ def _share(run: Run, site: Site) -> float | None:
     return sum(not fired for fired in other.facts["fired"]) / len(other.facts["fired"])
 
 
-def _where(location: object) -> str:
-    line = getattr(location, "line", None)
-    return f"at line {line}" if line else "in the ReLU behind it"
-
-
 def _bias(run: Run, evidence: Evidence) -> Parameter | None:
     """The vector of the layer that pushes the pre-activation below zero: at least half of its mean."""
     vectors = [
@@ -271,7 +270,7 @@ def _bias(run: Run, evidence: Evidence) -> Parameter | None:
         if p.module == evidence.site.op.layer and len(p.shape) == 1 and isinstance(stats := p.stats, Stats)
     ]
     mean, lowest = min(vectors, key=lambda found: found[0], default=(0.0, None))
-    return lowest if mean < 0 and mean <= 0.5 * evidence.mean else None
+    return lowest if mean < 0 and mean <= 0.5 * evidence.silent_mean else None
 
 
 def _fixes(name: str, bias: Parameter | None, died: bool) -> list[Fix]:
@@ -279,10 +278,10 @@ def _fixes(name: str, bias: Parameter | None, died: bool) -> list[Fix]:
     if died:
         fixes.append(Fix("lower-learning-rate", "lower the learning rate or warm it up", "lr=lr / 10"))
     elif bias is not None:
-        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_(model.{bias.name})"))
+        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(bias.name)})"))
     else:
         fixes.append(
-            Fix("kaiming-init", "initialise the layer for a ReLU", f'nn.init.kaiming_normal_(model.{name}.weight, nonlinearity="relu")')
+            Fix("kaiming-init", "initialise the layer for a ReLU", f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")')
         )
     fixes.append(Fix("leaky-relu", "let a little gradient through where the unit is off", "F.leaky_relu(x, 0.01)"))
     return fixes

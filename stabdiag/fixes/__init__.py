@@ -1,0 +1,1 @@
+"""One file per remedy; see `stabdiag.remedy` for what a file offers."""

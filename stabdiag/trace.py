@@ -138,7 +138,7 @@ class Location:
     """A place in source code. `path` is relative to the working directory (POSIX) where it lies below it.
 
     Lines count from 1, columns from 0 (as `ast` does). `library` holds `path:line` of the library frame that ran the op when
-    the user's line only called it.
+    the user's line only called it, and the place itself when no line of the user's was on the stack.
     """
 
     path: str

@@ -100,4 +100,4 @@ def here() -> Location | None:
             if owner == "library" and library is None:
                 library, instruction = code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
-    return _location((library, instruction, None, 0)) if library is not None else None
+    return _location((library, instruction, library, instruction)) if library is not None else None

@@ -203,7 +203,7 @@ def _where(finding: Finding) -> str:
         words.append(f"in {at.function}")
     within = [finding.module and f"module {finding.module}", finding.op and f"{finding.phase} {finding.op}"]
     words += [f"· {part}" for part in (*within, ", ".join(finding.precisions)) if part]
-    if at and at.library:
+    if at and at.library not in ("", f"{at.path}:{at.line}"):
         words.append(f"· ran in {at.library}")
     return one_line(" ".join(words))
 

@@ -108,6 +108,7 @@ class Recorder:
         else:
             execute = replay.replaying(execute)
         compare = keep.keeper() if keep is not None else against.comparer() if against is not None else None
+        broken_before = nonfinite_buffers(stage.model)
         tracer = Tracer(
             stage.model, run, execute=execute, measurements=wanted(self.measurements, run, measure), compare=compare
         )
@@ -120,6 +121,7 @@ class Recorder:
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         run.parameters = parameters(stage.model, scale)
+        run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
         run.buffers = {n: s for n, b in stage.model.named_buffers() if (s := stats.resolve(stats.measure(b))) is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if keep is not None:
@@ -197,3 +199,8 @@ def parameters(model: nn.Module, scale: float = 1.0) -> list[Parameter]:
             )
         )
     return found
+
+
+def nonfinite_buffers(model: nn.Module) -> set[str]:
+    """Names of the floating-point buffers that hold a NaN or an infinity."""
+    return {n for n, b in model.named_buffers() if b.is_floating_point() and not bool(torch.isfinite(b).all())}

@@ -24,8 +24,8 @@ from torch import nn
 from stabdiag.probe.birth import birth
 from stabdiag.probe.curvature import sharpness
 from stabdiag.probe.optimizer import choose
-from stabdiag.probe.recorder import Recorder, Stage
-from stabdiag.probe.training import FIRST_SCALE, Trainer, nonfinite_buffers
+from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
+from stabdiag.probe.training import FIRST_SCALE, Trainer
 from stabdiag.request import ScanRequest
 from stabdiag.trace import Trace
 

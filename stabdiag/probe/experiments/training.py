@@ -103,7 +103,7 @@ def _train(
     if skipped:
         facts["birth"] = _replayed(recorder, trace, request, name, model, skipped[-1], scale=1.0)
         facts["structural"] = facts["birth"] is not None
-    if (skipped and facts["birth"] is None) or facts["broke"]:
+    if facts["birth"] is None and (skipped or facts["broke"]):
         at = skipped[-1] if skipped else facts["taken"] - 1
         facts["birth"] = _replayed(recorder, trace, request, name, model, at, scale=trainer.steps[at].scale)
 

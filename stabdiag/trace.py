@@ -256,6 +256,7 @@ class Run:
         loss_scale: what the gradient of the loss started from; gradients of values carry it, those of parameters do not.
         ops, values, parameters: see there.
         buffers: name -> stats of each floating-point buffer after the run.
+        poisoned_buffers: names of those that were finite before the run and are not after it.
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
@@ -273,6 +274,7 @@ class Run:
     values: list[Value] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
     buffers: dict[str, Stats] = field(default_factory=dict)
+    poisoned_buffers: list[str] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     loss_value: int | None = None
     loss: float | None = None

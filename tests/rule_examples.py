@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -25,8 +26,15 @@ def scanned(code: str, folder: Path, **options: object) -> SubjectReport:
     wanted = dict(options)
     for line in re.findall(r"^# scan: (.*)$", code, re.M):
         name, _, value = line.partition("=")
-        wanted[name.strip()] = int(value) if value.strip().isdigit() else value.strip()
+        wanted[name.strip()] = _literal(value.strip())
     return scan_here(ScanRequest(target=str(path), **wanted))  # type: ignore[arg-type]
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def expected_lines(code: str, rule: str) -> set[int]:

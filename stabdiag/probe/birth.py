@@ -22,9 +22,7 @@ def birth(trainer: Trainer, trace: Trace, step: int) -> dict[str, Any] | None:
     stage, recorder = trainer.stage, trainer.recorder
     trainer.chosen.zero_grad(stage.model)
     run = recorder.record(stage, step=step, scale=trainer.scale, measure=False, keep_gradients=True)
-    expected = {
-        op.site for other in trace.runs if other.step == 0 for op in other.ops if other.error is None and _broken(other, op)
-    }
+    expected = {op.site for wide in _wide(trace) for op in wide.ops if _broken(wide, op)}
     op = _first(run, expected)
     if op is None:
         gradients = [p.grad for p in trainer.chosen.parameters if p.grad is not None]
@@ -36,6 +34,11 @@ def birth(trainer: Trainer, trace: Trace, step: int) -> dict[str, Any] | None:
         op = _first(run, set())
     trainer.chosen.zero_grad(stage.model)
     return None if op is None else _described(run, op, step, trainer.scale)
+
+
+def _wide(trace: Trace) -> list[Run]:
+    """The model as built in float64 and float32: an infinity that is there too (a mask) is meant."""
+    return [run for name in ("float64", "float32") if (run := trace.run(name)) is not None and run.error is None]
 
 
 def _optimizer_step(trainer: Trainer, before: Run) -> Run:
@@ -53,9 +56,8 @@ def _optimizer_step(trainer: Trainer, before: Run) -> Run:
 
 def _first(run: Run, expected: set[tuple[Any, ...]]) -> Op | None:
     """The first op that makes a NaN or an infinity from finite inputs, where a step that went well made none."""
-    return next(
-        (op for op in run.ops if op.site not in expected and not op.view and _broken(run, op) and _sound(run, op)), None
-    )
+    computing = (op for op in run.ops if (not op.view or op.name == "_to_copy") and op.site not in expected)
+    return next((op for op in computing if _broken(run, op) and _sound(run, op)), None)
 
 
 def _broken(run: Run, op: Op) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stabdiag.probe.optimizer import Chosen, choose
-from stabdiag.probe.recorder import Recorder, Stage
-from stabdiag.probe.training import Trainer, nonfinite_buffers
+from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
+from stabdiag.probe.training import Trainer
 from stabdiag.request import ScanRequest
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}

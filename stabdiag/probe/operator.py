@@ -42,6 +42,8 @@ _NOT_AN_OP = (
     "item",
     "_has_compatible_shallow_copy_type",
 )
+# Running statistics that are written though the schema does not say so.
+_WRITES = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4), "miopen_batch_norm": (3, 4)}
 # Views by meaning that the schema does not mark as aliases.
 _COPIES = ("_to_copy", "clone", "copy_", "_unsafe_view", "lift_fresh", "lift_fresh_copy", "contiguous", "_reshape_copy")
 
@@ -79,6 +81,7 @@ def operator(func: Any) -> Operator:
     schema = func._schema
     name = schema.name.rpartition("::")[2]
     mutates = tuple(i for i, a in enumerate(schema.arguments) if a.alias_info is not None and a.alias_info.is_write)
+    mutates = mutates or _WRITES.get(name, ())
     aliases = any(r.alias_info is not None for r in schema.returns)
     return Operator(
         name=name,

@@ -111,6 +111,7 @@ class Recorder:
         wanted = [m for m in self.measurements if measure and (not m.precisions or run.precision in m.precisions)]
         at_ops = [m for m in wanted if isinstance(m, Measurement)]
         tracer = Tracer(stage.model, run, execute=execute, measurements=at_ops, compare=compare)
+        broken_before = nonfinite_buffers(stage.model)
         for name, tensor in named_tensors(inputs):
             tracer.leaf(tensor, "input", name)
         outputs: list[Tensor] = []
@@ -120,6 +121,7 @@ class Recorder:
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         run.parameters = parameters(stage.model, scale, [m for m in wanted if isinstance(m, ParameterMeasurement)])
+        run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
         run.buffers = {n: s for n, b in stage.model.named_buffers() if (s := stats.resolve(stats.measure(b))) is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if keep is not None:
@@ -197,3 +199,8 @@ def parameters(model: nn.Module, scale: float = 1.0, measurements: Iterable[Para
             )
         )
     return found
+
+
+def nonfinite_buffers(model: nn.Module) -> set[str]:
+    """Names of the floating-point buffers that hold a NaN or an infinity."""
+    return {n for n, b in model.named_buffers() if b.is_floating_point() and not bool(torch.isfinite(b).all())}

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stabdiag.probe.guest import seed_everything
@@ -132,8 +132,3 @@ def norm(tensors: Sequence[Tensor]) -> float:
         if isfinite(total):
             break
     return total
-
-
-def nonfinite_buffers(model: nn.Module) -> set[str]:
-    """Names of the floating-point buffers that hold a NaN or an infinity."""
-    return {n for n, b in model.named_buffers() if b.is_floating_point() and not bool(torch.isfinite(b).all())}

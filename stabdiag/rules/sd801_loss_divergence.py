@@ -162,7 +162,7 @@ def _broke(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
 
 
 def _epsilon(finding: Finding, precision: str, facts: dict[str, Any]) -> Finding:
-    """Adam on 16-bit weights is broken for every model alike: this one's author needs to know it, and has done nothing wrong."""
+    """Adam breaks on float16 weights of any model: worth knowing, and no fault of this one's author."""
     finding.severity = Severity.INFO
     finding.message += (
         f": its epsilon {facts['eps']:g} is 0 in {precision}, so a weight whose gradient squares to 0 is divided by 0"

@@ -24,8 +24,8 @@ from torch import nn
 from stabdiag.probe.birth import birth
 from stabdiag.probe.curvature import sharpness
 from stabdiag.probe.optimizer import choose
-from stabdiag.probe.recorder import Recorder, Stage
-from stabdiag.probe.training import FIRST_SCALE, Trainer, nonfinite_buffers
+from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
+from stabdiag.probe.training import FIRST_SCALE, Trainer
 from stabdiag.request import ScanRequest
 from stabdiag.trace import Trace
 
@@ -103,7 +103,7 @@ def _train(
     if skipped:
         facts["birth"] = _replayed(recorder, trace, request, name, model, skipped[-1], scale=1.0)
         facts["structural"] = facts["birth"] is not None
-    if (skipped and facts["birth"] is None) or facts["broke"]:
+    if facts["birth"] is None and (skipped or facts["broke"]):
         at = skipped[-1] if skipped else facts["taken"] - 1
         facts["birth"] = _replayed(recorder, trace, request, name, model, at, scale=trainer.steps[at].scale)
 

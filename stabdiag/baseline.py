@@ -33,9 +33,19 @@ class Baseline:
     measured: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
 
-def render(report: Report) -> str:
-    """A baseline that accepts every finding of the report that is not suppressed."""
+def render(report: Report, previous: Baseline | None = None) -> str:
+    """A baseline that accepts every finding of the report that is not suppressed.
+
+    What `previous` holds about models that are not in the report stays.
+    """
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    scanned = {title(run) for run in report.runs}
+    for entry in previous.entries.values() if previous else ():
+        if entry["model"] not in scanned:
+            lines["finding", entry["model"], entry["code"], entry["fingerprint"]] = entry
+    for (model, precision), entry in previous.measured.items() if previous else ():
+        if model not in scanned:
+            lines["measured", model, precision] = entry
     for run in report.runs:
         for finding in run.findings:
             if finding.status == "suppressed" or finding.code == "SD001" or "baseline" in finding.evidence:

@@ -99,12 +99,14 @@ def scan(
     refuse_unwritable([*outputs, *tables])
 
     requests, options = settings.requests(targets or []), settings.options
+    previous = baselines.load(str(write_baseline)) if write_baseline and write_baseline.exists() else None
     began = time.perf_counter()
     with progress_bar() as progress:
         report = run(requests, options, progress)
     extra = {layers: csv.layers(report)} if layers else {}
     extra |= {steps_csv: csv.steps(report)} if steps_csv else {}
-    extra |= {write_baseline: baselines.render(report)} if write_baseline else {}
+    if write_baseline and all(subject.error is None for subject in report.runs):
+        extra[write_baseline] = baselines.render(report, previous)
     publish(report, format=options.format, outputs=outputs, extra=extra, verbose=verbose)
     _closing_lines(report, time.perf_counter() - began, verbose)
     code = report.exit_code(options.fail_on)

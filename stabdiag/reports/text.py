@@ -138,11 +138,11 @@ def _verdicts(precisions: list[PrecisionVerdict], width: int) -> Iterator[Text]:
 
 
 def verdict_words(p: PrecisionVerdict) -> str:
-    """The verdict as people say it: "safe with scaling 2^12", "fails at model.py:14"."""
+    """The verdict as people say it: "safe with scaling 2^12", "fails at model.py:14" (the findings have the whole path)."""
     if p.verdict == "safe-with-scaling" and p.loss_scale:
         return f"safe with scaling 2^{p.loss_scale.hex().partition('p')[2].lstrip('+')}"
     words = p.verdict.replace("-", " ")
-    return f"fails at {one_line(p.where)}" if p.verdict == "fails" and p.where else words
+    return f"fails at {one_line(p.where.rpartition('/')[2])}" if p.verdict == "fails" and p.where else words
 
 
 def remarks(p: PrecisionVerdict) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -128,6 +129,6 @@ def _closing_lines(report: Report, seconds: float, verbose: bool) -> None:
         new = [finding for finding in subject.findings if finding.status == "new"]
         if new:
             line += f"; `stabdiag rule {new[0].code}` explains it"
-            line += f", `stabdiag fix {subject.subject.path}` tries the fixes" if any(f.fixes for f in new) else ""
+            line += f", `stabdiag fix {quote(subject.subject.path)}` tries the fixes" if any(f.fixes for f in new) else ""
             break
     to_stderr(line)

@@ -82,7 +82,7 @@ def _page(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
             yield from _finding(finding, width, verbose)
     if run.layers:
         yield Text()
-        yield from picture(run.layers, width, everything=verbose)
+        yield from picture(run.layers, width, run.subject.path, everything=verbose)
     if run.training.get("rows"):
         yield Text()
         yield from training_lines(run.training)

@@ -33,9 +33,19 @@ class Baseline:
     measured: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
 
-def render(report: Report) -> str:
-    """A baseline that accepts every finding of the report that is not suppressed."""
+def render(report: Report, previous: Baseline | None = None) -> str:
+    """A baseline that accepts every finding of the report that is not suppressed.
+
+    What `previous` holds about models that are not in the report stays.
+    """
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    scanned = {title(run) for run in report.runs}
+    for entry in previous.entries.values() if previous else ():
+        if entry["model"] not in scanned:
+            lines["finding", entry["model"], entry["code"], entry["fingerprint"]] = entry
+    for (model, precision), entry in previous.measured.items() if previous else ():
+        if model not in scanned:
+            lines["measured", model, precision] = entry
     for run in report.runs:
         for finding in run.findings:
             if finding.status == "suppressed" or finding.code == "SD001" or "baseline" in finding.evidence:
@@ -136,7 +146,7 @@ def _stale(run: SubjectReport, baseline: Baseline, occurred: set[str]) -> Iterat
     for fingerprint, entry in sorted(baseline.entries.items()):
         if entry["model"] != title(run) or fingerprint in occurred or entry["code"] not in run.rules_run:
             continue
-        if not probed.issuperset(entry["precisions"]):
+        if not probed.issuperset(set(entry["precisions"]) - {"float64"}):  # the reference has no verdict of its own
             continue
         where = " ".join(str(entry[key]) for key in ("module", "op") if entry.get(key)) or "the whole model"
         yield unused(

@@ -15,6 +15,7 @@ from stabdiag import __version__
 from stabdiag.commands import compare, report, rule, scan
 from stabdiag.errors import UserError
 from stabdiag.output import to_stderr, to_stdout
+from stabdiag.reports._place import one_line
 
 # Typer brings its own copy of Click; its base class of usage errors is reached through the one that Typer exports.
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
     try:
         code = int(app(args=arguments, prog_name="stabdiag", standalone_mode=False) or 0)
     except UserError as error:
-        to_stderr(f"error: {error}")
+        to_stderr(f"error: {one_line(str(error))}")
         return 2
     except ClickException as error:
         to_stderr(f"error: {_usage(error, arguments)}")

@@ -45,7 +45,7 @@ def write_files(contents: Mapping[Path, str]) -> None:
     """
     written: dict[Path, Path] = {}
     try:
-        for path, text in contents.items():
+        for path, text in ((path.resolve(), text) for path, text in contents.items()):
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             written[path] = Path(name)
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:

@@ -39,3 +39,17 @@ def test_findings_are_ordered_and_those_below_the_least_severity_left_out(stabdi
 
     assert findings() == ["SD201", "SD703", "SD601", "SD705"]
     assert findings("--min-severity", "error") == ["SD201"]
+
+
+def test_a_baseline_keeps_what_it_holds_about_other_models(stabdiag, scanned, tmp_path):
+    stabdiag("scan", "net.py", "ok.py", "--write-baseline", "base.json")
+    before = (tmp_path / "base.json").read_text()
+    stabdiag("scan", "ok.py", "--write-baseline", "base.json")
+    assert (tmp_path / "base.json").read_text() == before
+
+
+def test_a_baseline_is_not_written_when_a_scan_did_not_happen(stabdiag, scanned, tmp_path):
+    stabdiag("scan", "net.py", "--write-baseline", "base.json")
+    before = (tmp_path / "base.json").read_text()
+    code, _, _ = stabdiag("scan", "net.py", "missing.py", "--write-baseline", "base.json")
+    assert code == 2 and (tmp_path / "base.json").read_text() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -99,12 +100,14 @@ def scan(
     refuse_unwritable([*outputs, *tables])
 
     requests, options = settings.requests(targets or []), settings.options
+    previous = baselines.load(str(write_baseline)) if write_baseline and write_baseline.exists() else None
     began = time.perf_counter()
     with progress_bar() as progress:
         report = run(requests, options, progress)
     extra = {layers: csv.layers(report)} if layers else {}
     extra |= {steps_csv: csv.steps(report)} if steps_csv else {}
-    extra |= {write_baseline: baselines.render(report)} if write_baseline else {}
+    if write_baseline and all(subject.error is None for subject in report.runs):
+        extra[write_baseline] = baselines.render(report, previous)
     publish(report, format=options.format, outputs=outputs, extra=extra, verbose=verbose)
     _closing_lines(report, time.perf_counter() - began, verbose)
     code = report.exit_code(options.fail_on)
@@ -126,6 +129,6 @@ def _closing_lines(report: Report, seconds: float, verbose: bool) -> None:
         new = [finding for finding in subject.findings if finding.status == "new"]
         if new:
             line += f"; `stabdiag rule {new[0].code}` explains it"
-            line += f", `stabdiag fix {subject.subject.path}` tries the fixes" if any(f.fixes for f in new) else ""
+            line += f", `stabdiag fix {quote(subject.subject.path)}` tries the fixes" if any(f.fixes for f in new) else ""
             break
     to_stderr(line)

@@ -69,9 +69,10 @@ def picture(report_layers: list[Any]) -> list[dict[str, Any]]:
     ends = {name: axis([getattr(layer, name) for layer in rows]) for name in ("forward_rms", "gradient_rms")}
 
     def bar(layer: Any, name: str) -> float | None:
-        value, (low, high) = getattr(layer, name), ends[name]
-        if value is None or not value > 0 or not isfinite(value):
+        value, between = getattr(layer, name), ends[name]
+        if between is None or value is None or not value > 0 or not isfinite(value):
             return None
+        low, high = between
         return round(100 * (log2(value) - low) / (high - low), 1)
 
     return [{"layer": layer, "forward": bar(layer, "forward_rms"), "gradient": bar(layer, "gradient_rms")} for layer in rows]

@@ -70,7 +70,7 @@ def _page(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
     yield from _header(run, width, verbose)
     if run.error:
         yield Text()
-        yield from hanging(Text("not scanned: ", STYLES["error"]), prose(run.error.message), width, 2)
+        yield from hanging(Text().append("not scanned: ", STYLES["error"]), prose(run.error.message), width, 2)
         if verbose and run.error.detail:
             yield from (Text(f"  {one_line(line)}", "dim") for line in run.error.detail.splitlines())
     if run.precisions:
@@ -82,14 +82,14 @@ def _page(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
             yield from _finding(finding, width, verbose)
     if run.layers:
         yield Text()
-        yield from picture(run.layers, width, everything=verbose)
+        yield from picture(run.layers, width, run.subject.path, everything=verbose)
     if run.training.get("rows"):
         yield Text()
         yield from training_lines(run.training)
     if verbose and run.coverage:
         yield Text()
         for key, value in run.coverage.items():
-            yield from hanging(Text(f"{key}: ", "dim"), prose(str(value)), width, 2)
+            yield from hanging(Text().append(f"{key}: ", "dim"), prose(str(value)), width, 2)
     if not run.error:
         yield Text()
         yield Text(counts(run.findings), _worst(run.findings))
@@ -105,11 +105,11 @@ def _header(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
     facts = [text for text in (subject.inputs, subject.objective) if text]
     if subject.parameters:
         facts.insert(0, f"{_short(subject.parameters)} parameters")
-    head = Text(one_line(title(run)), "bold")
+    head = Text().append(one_line(title(run)), "bold")
     yield from hanging(head, prose("".join(f" · {fact}" for fact in facts)), width, 2)
     if verbose:
         for key, reason in subject.how.items():
-            yield from hanging(Text(f"  {key}: ", "dim"), prose(reason), width, 4)
+            yield from hanging(Text().append(f"  {key}: ", "dim"), prose(reason), width, 4)
 
 
 def _short(number: int) -> str:
@@ -138,17 +138,17 @@ def _verdicts(precisions: list[PrecisionVerdict], width: int) -> Iterator[Text]:
 
 
 def verdict_words(p: PrecisionVerdict) -> str:
-    """The verdict as people say it: "safe with scaling 2^12", "fails at model.py:14"."""
+    """The verdict as people say it: "safe with scaling 2^12", "fails at model.py:14" (the findings have the whole path)."""
     if p.verdict == "safe-with-scaling" and p.loss_scale:
         return f"safe with scaling 2^{p.loss_scale.hex().partition('p')[2].lstrip('+')}"
     words = p.verdict.replace("-", " ")
-    return f"fails at {one_line(p.where)}" if p.verdict == "fails" and p.where else words
+    return f"fails at {one_line(p.where.rpartition('/')[2])}" if p.verdict == "fails" and p.where else words
 
 
 def remarks(p: PrecisionVerdict) -> list[str]:
     """What stands behind a verdict: the reason, what flushes to 0, float32 islands, how it was measured."""
     found = [p.reason] if p.reason else []
-    if p.gradient_underflow is not None and p.gradient_underflow >= 0.005:
+    if p.gradient_underflow is not None and p.gradient_underflow >= 0.005 and "flush" not in p.reason:
         found.append(f"{100 * p.gradient_underflow:.0f} % of gradients flush to 0 unscaled")
     if p.float32_islands:
         found.append(f"safe when {', '.join(p.float32_islands)} stay in float32")
@@ -158,7 +158,7 @@ def remarks(p: PrecisionVerdict) -> list[str]:
 
 
 def _error(value: float | None) -> str:
-    return "" if value is None else f"{value:.1e}"
+    return "" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
 def _bits(value: float | None) -> str:
@@ -168,7 +168,7 @@ def _bits(value: float | None) -> str:
 
 
 def _finding(finding: Finding, width: int, verbose: bool) -> Iterator[Text]:
-    head = Text(f"{finding.severity}[{finding.code}]", STYLES[finding.severity.value])
+    head = Text().append(f"{finding.severity}[{finding.code}]", STYLES[finding.severity.value])
     head.append(f" {finding.name}: ", "bold")
     yield from hanging(head, prose(finding.message), width, 2)
     at = finding.location

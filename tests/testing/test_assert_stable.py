@@ -22,7 +22,7 @@ def test_an_unstable_one_fails_with_the_report(monkeypatch):
     with pytest.raises(AssertionError) as caught:
         assert_stable(nn.Linear(2, 2), torch.ones(1, 2))
     text = str(caught.value)
-    assert "- amp-float16 fails at models/net.py:52" in text
+    assert "- amp-float16 fails at net.py:52" in text
     assert "- models/net.py:41:16: SD201 dead-relu" in text and "error[SD201]" in text
     assert "- models/net.py:52:17: SD601" not in text
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -58,7 +61,7 @@ def import_target(target: Target) -> ModuleType:
         tree = _parse(target.path)
     argv, sys.argv = sys.argv, [shown]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), _silent_argparse():
             return importlib.import_module(target.module) if target.path is None else _import_file(target.path, tree)
     except SystemExit as error:
         what = "parses command-line arguments" if _raised_by(error, "argparse.py") else f"calls sys.exit({error.code!r})"
@@ -81,6 +84,17 @@ def import_target(target: Target) -> ModuleType:
         ) from error
     finally:
         sys.argv = argv
+
+
+@contextmanager
+def _silent_argparse() -> Iterator[None]:
+    """Without argparse's own usage text: the error that follows says what to do."""
+    show = argparse.ArgumentParser._print_message
+    argparse.ArgumentParser._print_message = lambda *_: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser._print_message = show  # type: ignore[method-assign]
 
 
 def _parse(path: Path) -> ast.Module:

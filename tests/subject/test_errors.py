@@ -113,6 +113,7 @@ def test_a_script_that_parses_arguments_when_imported(capsys):
     with pytest.raises(SubjectError, match="parses command-line arguments") as caught:
         load(str(FILES / "arguments_at_import.py"))
     assert "__main__" in str(caught.value)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_text_that_is_not_python(tmp_path):

@@ -18,6 +18,26 @@ from typing import Any
 
 from stabdiag.formats import Format
 
+DISCRETE = frozenset(
+    [
+        "topk",
+        "argmax",
+        "argmin",
+        "sort",
+        "argsort",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "eq",
+        "ne",
+        "bucketize",
+        "searchsorted",
+        "multinomial",
+    ]
+)
+"""Ops that choose: their integer results differ entirely or not at all, and end a comparison of precisions."""
+
 
 @dataclass(slots=True)
 class Stats:
@@ -163,7 +183,8 @@ class Value:
             it; None when unknown.
         stats: None when not measured (integers, views share the stats of what they view).
         gradient: of the loss with respect to this value; None when it has none or it was not recorded.
-        error: relative L2 distance to the same value in the reference run; None when it was not compared.
+        error: relative L2 distance to the same value in the reference run; for results of discrete ops the share of elements
+            that differ; None when it was not compared.
     """
 
     kind: str

@@ -46,12 +46,14 @@ class Recorder:
     Attributes:
         subject: what is run; device: where; measurements: what rules want recorded.
         replay: random draws of the first run on each batch, given back to the later ones.
+        reference: samples of the reference run on batch 0, once it was recorded; experiments compare against it.
     """
 
     subject: Subject
     device: torch.device
     measurements: list[Measurement | ParameterMeasurement] = field(default_factory=list)
     replays: dict[Any, Replay] = field(default_factory=dict)
+    reference: Reference | None = None
 
     @contextmanager
     def stage(self, name: str, *, model: nn.Module | None = None, emulate: bool | None = None) -> Iterator[Stage]:
@@ -135,6 +137,38 @@ class Recorder:
         if not keep_gradients:
             for parameter in stage.model.parameters():
                 parameter.grad = None
+        return run
+
+    def forward(self, stage: Stage, inputs: Inputs, *, against: Reference | None = None, execute: Execute | None = None) -> Run:
+        """Record one forward pass and loss of batch 0 with the reference's random draws and no statistics: for experiments.
+
+        Args:
+            stage: from `stage()`; its tensors may have been changed.
+            inputs: what to feed it, from `inputs()`.
+            against: what to compare every result with.
+            execute: how an op is run; None for the stage's own way.
+        """
+        run = Run(stage.precision.name, mode=stage.mode)
+        seed_everything(SEED)
+        replay = self.replays.get((0, 0, 0), Replay())
+        how = execute or (emulated if stage.emulate else plain)
+        compare = against.comparer() if against is not None else None
+        tracer = Tracer(stage.model, run, execute=replay.replaying(how), compare=compare, statistics=compare is not None)
+        for name, tensor in named_tensors(inputs):
+            tracer.leaf(tensor, "input", name)
+        outputs: list[Tensor] = []
+        try:
+            with torch.no_grad(), tracer, stage.precision.context(stage.device.type):
+                output = stage.model(*inputs.args, **inputs.kwargs)
+                outputs = [t for _, t in named_tensors(output) if t.is_floating_point()]
+                run.outputs = [v for t in outputs if (v := tracer.value_of(t)) is not None]
+                tracer.phase = "loss"
+                loss = self.subject.loss(output, inputs)
+                run.loss_value, run.loss = tracer.value_of(loss), float(loss)
+        except Exception as error:
+            run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        if against is not None and outputs:
+            run.output_error, _ = distance(outputs, against.outputs)
         return run
 
     def _step(self, stage: Stage, tracer: Tracer, inputs: Inputs, scale: float) -> list[Tensor]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class Reference:
         key_of = _occurrences()
 
         def keep(op: Op, value: Value, tensor: Tensor) -> None:
-            self.results[key_of(op)] = (value.shape, stats.sample(tensor))
+            self.results[key_of(op)] = (value.shape, _sample(tensor))
 
         return keep
 
@@ -45,9 +46,24 @@ class Reference:
         def compare(op: Op, value: Value, tensor: Tensor) -> None:
             kept = self.results.get(key_of(op))
             if kept is not None and kept[0] == value.shape:
-                value.error = relative_error(stats.sample(tensor), kept[1])
+                compared = relative_error if tensor.dtype.is_floating_point else _share_that_differs
+                value.error = compared(_sample(tensor), kept[1])
 
         return compare
+
+
+def _sample(tensor: Tensor) -> Sample | None:
+    if tensor.dtype.is_floating_point:
+        return stats.sample(tensor)
+    positions = stats.sample_positions(tensor.numel())
+    with torch._C._DisableTorchDispatch():
+        return tensor.detach().flatten()[torch.from_numpy(positions).to(tensor.device)].double().cpu().numpy()
+
+
+def _share_that_differs(have: Sample | None, reference: Sample | None) -> float | None:
+    if have is None or reference is None or have.shape != reference.shape or not have.size:
+        return None
+    return float((have != reference).mean())
 
 
 def _occurrences() -> Callable[[Op], _Key]:
@@ -64,13 +80,16 @@ def _occurrences() -> Callable[[Op], _Key]:
 
 
 def relative_error(have: Sample | None, reference: Sample | None) -> float | None:
-    """Relative L2 distance of two samples; None when one is missing or holds a non-finite value, or the reference is all zero."""
-    if (
-        have is None
-        or reference is None
-        or have.shape != reference.shape
-        or not (np.isfinite(have).all() and np.isfinite(reference).all())
-    ):
+    """Relative L2 distance of two samples; infinities that both have (masks) count as equal. None when one sample is missing,
+    when only one is finite somewhere, or when the reference is all zero."""
+    if have is None or reference is None or have.shape != reference.shape:
+        return None
+    finite = np.isfinite(reference)
+    if not finite.all():
+        if not np.array_equal(have[~finite], reference[~finite]):
+            return None
+        have, reference = have[finite], reference[finite]
+    if not np.isfinite(have).all():
         return None
     with np.errstate(over="ignore", under="ignore"):
         scale = float(np.abs(reference).max(initial=0.0))

@@ -41,7 +41,7 @@ def probe(
     optimizer.check(request)
     todo = plan(subject, request)
     trace.spent = todo.costs()
-    reference = _reference(recorder, trace, progress)
+    reference = recorder.reference = _reference(recorder, trace, progress)
     _base(recorder, trace, reference, todo, request, progress)
     save(trace)
     for name in (p for p in todo.precisions if p not in ("float32", "float64")):

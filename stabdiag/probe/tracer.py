@@ -27,7 +27,7 @@ from stabdiag.probe.layout import unit_dim
 from stabdiag.probe.module_stack import ModuleStack
 from stabdiag.probe.operator import Operator, operator
 from stabdiag.rule import Measurement
-from stabdiag.trace import Op, Run, Stats, Value
+from stabdiag.trace import DISCRETE, Op, Run, Stats, Value
 
 Execute = Callable[[Any, Operator, Sequence[Any], dict[str, Any]], Any]
 """Runs one op: `(func, operator, args, kwargs) -> result`. Emulation and replayed randomness wrap the plain call."""
@@ -221,6 +221,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
                 if info.mutates:
                     self._written[tensor.untyped_storage().data_ptr()] = value_id
             if not tensor.dtype.is_floating_point:
+                if self._compare is not None and info.name in DISCRETE:
+                    self._compare(op, value, tensor)
                 continue
             value.unit_dim = unit_dim(info.name, value.shape, known_inputs, op.attributes)
             if not self._statistics or not info.made or (info.results is not None and slot >= info.results):

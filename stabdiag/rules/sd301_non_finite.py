@@ -206,4 +206,5 @@ def _fixes(run: Run, birth: Birth, op: Op) -> Iterator[Fix]:
         yield Fix("unmasked-key", "leave at least one finite score in every row", "mask[..., 0] = True")
     elif op.name in ("mean", "nll_loss_forward", "nll_loss2d_forward", "var", "std", "var_mean"):
         yield Fix("non-empty-reduction", "do not average over an empty set", "loss.sum() / count.clamp_min(1)")
-    yield Fix("float32-island", "compute this expression in float32", in_float32(op))
+    if run.precision != "float32":
+        yield Fix("float32-island", "compute this expression in float32", in_float32(op))

@@ -21,8 +21,8 @@ class Scores(nn.Module):
     def __init__(self):
         super().__init__()
         self.query, self.key = nn.Linear(64, 64), nn.Linear(64, 64)
-        nn.init.normal_(self.query.weight, std=6.0)
-        nn.init.normal_(self.key.weight, std=6.0)
+        nn.init.normal_(self.query.weight, std=20.0)
+        nn.init.normal_(self.key.weight, std=20.0)
 
     def forward(self, x):
         scores = self.query(x) @ self.key(x).transpose(1, 2)  # expect: SD302

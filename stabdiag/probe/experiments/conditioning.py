@@ -1,0 +1,119 @@
+"""How much the model itself amplifies small changes: condition numbers by perturbation in the reference precision.
+
+Two perturbations of relative size 1e-6, each one forward pass:
+
+- `rounding`: every element of every parameter and floating-point input times (1 ± 1e-6). It is what rounding the model to a
+  format does, so u·κ is the error that no algorithm can avoid;
+- `spread`: the inputs plus noise of 1e-6 of their own standard deviation. It asks whether nearby inputs give nearby outputs;
+  a large offset of the data does not count. A model of integer inputs has its parameters moved instead.
+
+Where a run's error is more than these explain, inputs and parameters are moved by the unit roundoff of its format (at random,
+and by rounding to it), under the precision's name: a saturated softmax has no slope, and still flips for changes of that
+size.
+
+Writes `trace.experiments["conditioning"]`: for each perturbation `{"output": κ, "ops": {op index in the reference run: κ},
+"flips": [op index, …]}`, where flips are discrete ops (top-k, comparisons) that chose differently, so that κ is no
+derivative. Higham 2002, Accuracy and Stability of Numerical Algorithms, 1.6, for the condition number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stabdiag.blame import LIMIT, blamed_runs
+from stabdiag.counterpart import Counterparts, reference_of
+from stabdiag.formats import format_of
+from stabdiag.probe.precision import precision
+from stabdiag.probe.recorder import Recorder, Stage, named_tensors
+from stabdiag.request import ScanRequest
+from stabdiag.subject.subject import Inputs
+from stabdiag.trace import DISCRETE, Run, Trace
+
+DELTA = {"float64": 1e-6, "float32": 1e-3}
+COST = 2.0  # bare training steps of both forward passes in float64, as `plan._COST`
+
+
+def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
+    """Measure both condition numbers; nothing is written where the reference run broke."""
+    reference = reference_of(trace)
+    if reference is None or not recorder.reference or not recorder.reference.outputs:
+        return
+    delta = DELTA[reference.precision]
+    found = {
+        "rounding": _perturbed(recorder, reference, _round, delta),
+        "spread": _perturbed(recorder, reference, _spread, delta),
+    }
+    trace.experiments["conditioning"] = found
+    suspects = [run for run, _ in blamed_runs(trace, LIMIT) if run.precision != reference.precision]
+    for suspect in suspects:
+        unit = format_of(suspect.precision).unit_roundoff
+        cast = partial(_cast, dtype=precision(suspect.precision).compute)
+        moved = _perturbed(recorder, reference, _round, unit), _perturbed(recorder, reference, cast, unit)
+        found[suspect.precision] = _larger(*moved)
+    trace.spent["conditioning"] = COST * (1 + len(suspects))
+
+
+def _perturbed(
+    recorder: Recorder, reference: Run, perturb: Callable[[Stage, Inputs, float], None], delta: float
+) -> dict[str, Any]:
+    assert recorder.reference is not None
+    with recorder.stage(reference.precision) as stage, torch.no_grad():
+        inputs = recorder.inputs(stage, 0)
+        perturb(stage, inputs, delta)
+        return _summary(recorder.forward(stage, inputs, against=recorder.reference), reference, delta)
+
+
+def _summary(run: Run, reference: Run, delta: float) -> dict[str, Any]:
+    there = Counterparts(run, reference)
+    ops: dict[str, float] = {}
+    flips = []
+    for op in run.ops:
+        value, same = run.output_of(op), there.op(op)
+        if value is None or value.error is None or same is None:
+            continue
+        if op.name in DISCRETE and not value.dtype.startswith(("float", "bfloat")):
+            flips += [same.index] if value.error else []
+        else:
+            ops[str(same.index)] = value.error / delta
+    output = None if run.output_error is None else run.output_error / delta
+    return {"output": output, "ops": ops, "flips": flips}
+
+
+def _larger(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """The larger condition number of two perturbations of the same size."""
+    ops = {i: max(a["ops"].get(i, 0.0), b["ops"].get(i, 0.0)) for i in {**a["ops"], **b["ops"]}}
+    outputs = [k for k in (a["output"], b["output"]) if k is not None]
+    return {"output": max(outputs, default=None), "ops": ops, "flips": sorted({*a["flips"], *b["flips"]})}
+
+
+def _cast(stage: Stage, inputs: Inputs, delta: float, dtype: torch.dtype) -> None:
+    """Round every element to a format."""
+    for tensor in [*stage.model.parameters(), *_floating(inputs)]:
+        tensor.copy_(tensor.to(dtype))
+
+
+def _round(stage: Stage, inputs: Inputs, delta: float) -> None:
+    """Multiply every element by 1 ± delta."""
+    generator = torch.Generator().manual_seed(0)
+    for tensor in [*stage.model.parameters(), *_floating(inputs)]:
+        signs = torch.randint(0, 2, tensor.shape, generator=generator).to(tensor) * 2 - 1
+        tensor.mul_(1 + delta * signs)
+
+
+def _spread(stage: Stage, inputs: Inputs, delta: float) -> None:
+    """Add noise of `delta` standard deviations. What counts, selects or pads (integers, masks, zeros) stays."""
+    generator = torch.Generator().manual_seed(0)
+    moved = [t for t in _floating(inputs) if not bool((t == t.round()).all())]
+    for tensor in moved or stage.model.parameters():
+        if tensor.numel() > 1:
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+            tensor.add_(noise * (tensor != 0) * (delta * float(tensor.std())))
+
+
+def _floating(inputs: Inputs) -> list[Tensor]:
+    return [t for _, t in named_tensors(inputs) if t.is_floating_point()]

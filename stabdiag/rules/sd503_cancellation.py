@@ -1,0 +1,170 @@
+"""A difference of nearly equal numbers cancels the digits that were right, and what is left is rounding error.
+
+## What it does
+Reported is the difference at which the instability index of SD501 jumps, when it cancels log2((|a|+|b|)/|a−b|) bits (root
+mean squares): more than half of the format's significand of p bits (24, 11, 8), and when its error reaches the outputs or
+becomes NaN, as the square root of a variance that came out negative. Centring, residual differences and the shift of a
+softmax cancel as many bits without making an error, since their operands are exact; there the index does not jump.
+
+## Why it matters
+A variance as E[x²] − E[x]² at mean 5,000 and spread 1 has no right digit in float32; distances as |a|² + |b|² − 2ab go
+negative.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Standardise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True)
+        variance = (x * x).mean(1, keepdim=True) - mean * mean  # expect: SD503
+        return self.out(((x - mean) / torch.sqrt(variance + 1e-3)).square().mean(1))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Standardise()
+
+
+def example_inputs():
+    return (4000 + torch.randn(6, 50, 8, generator=torch.Generator().manual_seed(0)),)
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Standardise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).square().mean(1, keepdim=True)
+        return self.out(((x - mean) / torch.sqrt(variance + 1e-3)).square().mean(1))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Standardise()
+
+
+def example_inputs():
+    return (4000 + torch.randn(6, 50, 8, generator=torch.Generator().manual_seed(0)),)
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## What it does not detect
+Cancellation inside one op (a sum or a product of many terms of mixed sign): SD501 reports it when it costs digits. Data whose
+offset the format cannot hold in the first place: that error is there before the model begins, and the verdict of the
+precision says so.
+
+## Thresholds
+- `index` = 8: instability index of the result from which the difference counts, times 4 in float32; see SD501.
+- `output_error` = 0.1: relative error of the outputs from which it is an error; also where more than p − 2 bits cancel, and
+  where the result becomes NaN.
+
+## References
+- Higham 2002, Accuracy and Stability of Numerical Algorithms, 1.7 (cancellation) and 1.9 (sample variance).
+- Chan, Golub, LeVeque 1983, Algorithms for Computing the Sample Variance, The American Statistician 37(3).
+- PyTorch issue 37154: gradients of `cdist` by expansion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.blame import LIMIT, Blame, blamed_runs
+from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.formats import format_of
+from stabdiag.picture import place
+from stabdiag.snippet import in_float32
+from stabdiag.trace import Op, Run, Trace
+
+explains = ("SD301", "SD501")
+
+
+def check(trace: Trace, *, index: float = LIMIT, output_error: float = 0.1) -> Iterator[Finding]:
+    """One finding per run whose error a cancelling difference makes."""
+    for run, blamed in blamed_runs(trace, index):
+        format = format_of(run.precision)
+        if blamed.cancels(format):
+            bad = blamed.fatal or blamed.bits > format.digits - 2 or (blamed.result or 0.0) > output_error
+            yield _finding(trace, run, blamed, Severity.ERROR if bad else Severity.WARNING)
+
+
+def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Finding:
+    op, digits = blamed.op, format_of(run.precision).digits
+    result = "NaN is made of it" if blamed.fatal else f"the outputs are off by {blamed.result or 0.0:.2g}"
+    return Finding(
+        "",
+        "",
+        severity,
+        f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: its relative error is {blamed.error:.2g}, "
+        f"its operands' {blamed.inherited:.1g}; {result}",
+        module=op.module or op.layer,
+        op=op.name,
+        precisions=[run.precision],
+        location=place(trace, op),
+        label=f"{blamed.bits:.0f} of {digits} bits cancel",
+        evidence={
+            "op_index": op.index,
+            "bits": blamed.bits,
+            "index": blamed.index,
+            "error": blamed.error,
+            "inherited": blamed.inherited,
+            "output_error": blamed.result,
+            "reaches": downstream(run, op.index),
+        },
+        fixes=list(_fixes(blamed, run)),
+    )
+
+
+def downstream(run: Run, index: int) -> list[int]:
+    """Indices of the ops that an op's results flow into."""
+    reached, found = set(run.ops[index].outputs), []
+    for op in run.ops[index + 1 :]:
+        if op.phase == "backward" and op.forward in found:
+            found.append(op.index)
+        elif reached.intersection(op.inputs):
+            reached.update(op.outputs)
+            found.append(op.index)
+    return found
+
+
+def _fixes(blamed: Blame, run: Run) -> Iterator[Fix]:
+    before = {op.name for op in ancestors(run, blamed.op, 4)}
+    if before & {"mm", "bmm", "addmm", "baddbmm"}:
+        snippet = 'torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")'
+        yield Fix("direct-difference", "take the difference of the points, not of the squares", snippet)
+    if before & {"mean", "sum"}:
+        yield Fix("centre-first", "subtract the mean before squaring", "((x - mean) ** 2).mean(dim, keepdim=True)")
+    if run.precision != "float32":
+        yield Fix("float32-island", "compute the difference in float32", in_float32(blamed.op))
+    yield Fix("float64-island", "compute the difference in float64", in_float32(blamed.op).replace(".float()", ".double()"))
+
+
+def ancestors(run: Run, op: Op, steps: int) -> list[Op]:
+    """The ops that an op's operands were made by, at most so many steps back."""
+    found: list[Op] = []
+    edge = [op]
+    for _ in range(steps):
+        edge = [p for o in edge for v in o.inputs if (p := run.producer(run.behind_views(v))) is not None]
+        found += edge
+    return found

@@ -1,0 +1,218 @@
+"""What depends on what in a recorded run: the primitives that patterns of unstable expressions are written with.
+
+Names of modules, variables and files play no part; a softmax in one module and the logarithm of it in a loss function three
+calls later are two ops and the value that flows between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from stabdiag.trace import Op, Run
+
+# Results that hold nothing of what their arguments hold.
+# fmt: off
+_FRESH = frozenset((
+    "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "empty_like", "new_zeros",
+    "new_ones", "new_full", "new_empty", "zero_", "fill_", "uniform_", "normal_", "random_", "exponential_",
+    "bernoulli_",
+))
+# fmt: on
+# Results that a trained weight can bring to any size and sign, whatever went in.
+# fmt: off
+_PRODUCTS = frozenset((
+    "mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "_convolution", "mkldnn_convolution",
+    "linear", "_grouped_mm",
+))
+# fmt: on
+_AFFINE_NORMALISATIONS = frozenset(("native_layer_norm", "native_group_norm", "_fused_rms_norm"))
+# fmt: off
+_FREE = frozenset((
+    "embedding", "_embedding_bag", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
+    "native_dropout", "_batch_norm_with_update", "batch_norm_with_update", "cudnn_convolution", "lstm", "gru",
+    "mkldnn_rnn_layer", "_thnn_fused_lstm_cell",
+))
+# fmt: on
+# Ops that hand on what they are given, selected, summed, averaged or scaled: what is inside stays recognisable.
+# fmt: off
+_LINEAR = frozenset((
+    "add", "sub", "rsub", "mul", "div", "neg", "sum", "mean", "gather", "index", "index_select", "masked_select",
+    "where", "masked_fill", "cat", "stack", "select", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "max",
+    "amax", "min", "amin", "nan_to_num", "take", "take_along_dim", "index_put", "scatter", "topk", "sort", "cumsum",
+))
+# fmt: on
+_SLICE_LIMIT = 64  # ops; beyond it the relation between operand and source is too long to argue about
+
+
+def base_name(op: Op) -> str:
+    """The op's name without the mark of its in-place form: "exp_" is "exp"; "_softmax" stays."""
+    return op.name.rstrip("_")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The ops that make a value from free values.
+
+    Attributes:
+        ops: indices in order of execution.
+        sources: ids of the values that the data and trained weights can drive anywhere: outputs of layers, inputs.
+    """
+
+    ops: tuple[int, ...]
+    sources: tuple[int, ...]
+
+
+@dataclass
+class Flow:
+    """Dependence in one run. Made once per run by `flow(run)`."""
+
+    run: Run
+    _data: list[bool] = field(default_factory=list)
+    _derived: list[bool] = field(default_factory=list)  # also through comparisons and indices
+    _trained: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        run = self.run
+        self._data = [v.kind == "input" and _floating(v.dtype) for v in run.values]
+        self._derived = list(self._data)
+        self._trained = [v.kind == "parameter" for v in run.values]
+        for op in run.ops:
+            fresh = op.name in _FRESH
+            data = not fresh and (any(self._data[i] for i in op.inputs) or op.name in _FREE)
+            derived = not fresh and (data or any(self._derived[i] for i in op.inputs))
+            trained = not fresh and any(self._trained[i] for i in op.inputs)
+            for value_id in op.outputs:
+                floating = _floating(run.values[value_id].dtype)
+                self._data[value_id] = data and floating
+                self._derived[value_id] = derived
+                self._trained[value_id] = trained and floating
+
+    def data(self, value_id: int) -> bool:
+        """Whether a value varies with the model's input (through floating-point values: not through a comparison)."""
+        return self._data[value_id]
+
+    @cached_property
+    def differentiated(self) -> set[int]:
+        """Forward ops that autograd went back through; ops inside a custom backward's forward are not among them."""
+        return {op.forward for op in self.run.ops if op.forward is not None}
+
+    def behind(self, value_id: int) -> int:
+        """Follow views, copies and casts back to the value they show."""
+        while (op := self.run.producer(value_id)) is not None and op.view and op.name != "copy_" and op.inputs:
+            value_id = op.inputs[0]
+        return value_id
+
+    def maker(self, value_id: int) -> Op | None:
+        """The op that made what a value shows, None for leaves."""
+        return self.run.producer(self.behind(value_id))
+
+    def uses(self, value_id: int) -> Iterator[Op]:
+        """Forward and loss ops that read a value, directly or through views."""
+        for op in self.run.consumers(value_id):
+            if op.phase in ("forward", "loss"):
+                if op.view and op.name != "copy_":
+                    for shown in op.outputs:
+                        yield from self.uses(shown)
+                else:
+                    yield op
+
+    def free(self, op: Op) -> bool:
+        """Whether trained weights can bring an op's result to any size and sign: a layer's output."""
+        name = base_name(op)
+        if name in _FREE:
+            return True
+        if name in _AFFINE_NORMALISATIONS:
+            return any(self._trained[i] for i in op.inputs[1:])
+        return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._signed(i) for i in op.inputs)
+
+    def _signed(self, value_id: int) -> bool:
+        """Weights made positive (softplus, exp, softmax of a parameter) keep the sign of what they multiply."""
+        op = self.maker(value_id)
+        stats = self.run.values[self.behind(value_id)].stats
+        return op is None or stats is None or stats.min < 0
+
+    def slice(self, value_id: int) -> Slice | None:
+        """The ops between free values and this one; None when there are too many to argue about."""
+        ops: set[int] = set()
+        sources: set[int] = set()
+        seen: set[int] = set()
+        stack = [value_id]
+        while stack:
+            current = stack.pop()
+            if current in seen or not self._derived[current]:
+                continue
+            seen.add(current)
+            op = self.run.producer(current)
+            if op is None or self.free(op):
+                if self._data[current]:
+                    sources.add(current)
+                continue
+            ops.add(op.index)
+            if len(ops) > _SLICE_LIMIT:
+                return None
+            stack.extend(op.inputs)
+        return Slice(tuple(sorted(ops)), tuple(sorted(sources)))
+
+    def between(self, start: Slice, end: Op) -> tuple[int, ...]:
+        """The ops that lead from a slice's sources to a later op without passing another layer, the slice's own left out."""
+        values = set(start.sources)
+        reached = []
+        for op in self.run.ops[min((self.run.values[i].op or 0 for i in values), default=0) : end.index + 1]:
+            if values.intersection(op.inputs) and not self.free(op):
+                reached.append(op)
+                values.update(op.outputs)
+        needed, wanted = set(end.outputs), []
+        for op in reversed(reached):
+            if needed.intersection(op.outputs):
+                needed.update(op.inputs)
+                if op.index not in start.ops:
+                    wanted.append(op.index)
+        return tuple(reversed(wanted))
+
+    def roots(self, value_id: int) -> dict[int, frozenset[str]]:
+        """What a value is a selection, sum, mean or multiple of.
+
+        Returns:
+            Index of each op that is behind it through linear ops only -> names of the ops on the way ("product" for a
+            multiplication of two values that both vary, one of them not an input).
+        """
+        found: dict[int, frozenset[str]] = {}
+        stack: list[tuple[int, frozenset[str]]] = [(value_id, frozenset())]
+        seen: set[int] = set()
+        while stack:
+            current, way = stack.pop()
+            current = self.behind(current)
+            op = self.run.producer(current)
+            if current in seen or op is None or not self._data[current]:
+                continue
+            seen.add(current)
+            name = base_name(op)
+            if name not in _LINEAR or self.free(op):
+                found[op.index] = way
+                continue
+            varying = [i for i in op.inputs if self._data[i]]
+            if name == "div" and len(op.inputs) == 2 and self._data[op.inputs[1]]:
+                found[op.index] = way
+                continue
+            if name in ("sub", "rsub") and len(varying) == 2:
+                found[op.index] = way
+                continue
+            way = way | {name}
+            if name == "mul" and len([i for i in varying if self.run.producer(self.behind(i)) is not None]) == 2:
+                way = way | {"product"}
+            stack.extend((i, way) for i in varying)
+        return found
+
+
+def flow(run: Run) -> Flow:
+    """The dependence in a run, computed once."""
+    cached: Flow | None = run.__dict__.get("_flow")
+    if cached is None:
+        cached = run.__dict__["_flow"] = Flow(run)
+    return cached
+
+
+def _floating(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))

@@ -1,0 +1,225 @@
+"""A piece of the model taken out and run again on other operands: the ops of one recorded expression with their real arguments.
+
+`Excerpts` runs forward and loss once more and keeps the arguments of the ops that expressions consist of. `Subexpression` runs
+those ops again, many variations of the operands at a time, in any format, and says where the expression breaks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from stabdiag.probe.operator import Operator, operator
+from stabdiag.probe.precision import emulated
+from stabdiag.probe.tracer import Execute
+from stabdiag.trace import Run
+
+
+class DivergedError(Exception):
+    """The model did not run the same ops again: nothing can be said about what was recorded."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One op to run again: `leaves` are its arguments flattened, `slots` where tensors go and which values they hold."""
+
+    func: Any
+    info: Operator
+    leaves: list[Any]
+    spec: Any
+    slots: dict[int, int]
+    outputs: list[int]
+
+    def run(self, values: dict[int, Tensor]) -> None:
+        """Compute from `values` and put the results there."""
+        leaves = list(self.leaves)
+        for position, value_id in self.slots.items():
+            leaves[position] = values[value_id]
+        args, kwargs = tree_unflatten(leaves, self.spec)
+        if self.info.mutates:
+            mutates = self.info.mutates
+            args = [a.clone() if i in mutates and isinstance(a, Tensor) else a for i, a in enumerate(args)]
+        result = emulated(self.func, self.info, args, kwargs)
+        made = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        values.update(zip(self.outputs, made, strict=False))
+
+
+class Excerpts(TorchDispatchMode):
+    """Keeps the arguments of wanted ops while the model runs again. Raises DivergedError when the ops are not the recorded ones.
+
+    Attributes:
+        steps: by op index; values: by value id, clones.
+    """
+
+    def __init__(self, run: Run, wanted: Iterable[int], execute: Execute) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps: dict[int, Step] = {}
+        self.values: dict[int, Tensor] = {}
+        self._run, self._wanted, self._execute, self._index = run, set(wanted), execute, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        info = operator(func)
+        if not info.traced:
+            return func(*args, **kwargs)
+        index, self._index = self._index, self._index + 1
+        if index >= len(self._run.ops) or self._run.ops[index].name != info.name:
+            raise DivergedError
+        if index in self._wanted:
+            self._keep(index, func, info, args, kwargs)
+        return self._execute(func, info, args, kwargs)
+
+    def _keep(self, index: int, func: Any, info: Operator, args: Any, kwargs: Any) -> None:
+        op = self._run.ops[index]
+        leaves, spec = tree_flatten((args, kwargs))
+        positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        if len(positions) != len(op.inputs):
+            raise DivergedError
+        for position, value_id in zip(positions, op.inputs, strict=True):
+            if value_id not in self.values:
+                self.values[value_id] = leaves[position].detach().clone()
+            leaves[position] = None
+        self.steps[index] = Step(func, info, leaves, spec, dict(zip(positions, op.inputs, strict=True)), op.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """What several variations of the operands led to, one entry per variation.
+
+    Attributes:
+        operand, value, gradient: how many elements of the dangerous op's operand, of the result and of the operand's gradient
+            are not finite (0 where no gradient was computed); inner: of the dangerous op's own result.
+        low, high: extremes of the link; gap: its largest spread along a dimension, NaN without one.
+        at: smallest magnitude of the link where the result is not finite, NaN where their shapes differ or nothing broke.
+    """
+
+    operand: list[int]
+    value: list[int]
+    gradient: list[int]
+    inner: list[int]
+    low: list[float]
+    high: list[float]
+    gap: list[float]
+    at: list[float]
+
+
+@dataclass
+class Subexpression:
+    """The ops of one expression.
+
+    Attributes:
+        before: steps from the sources to the operand; after: from the dangerous op to the end.
+        sources: ids of the values that are varied; positive: those that stay at or above 0.
+        operand, link, danger, end: ids of values, see `stabdiag.expressions.forms`; danger is the dangerous op's result.
+        values: what was recorded, by value id.
+    """
+
+    before: list[Step]
+    after: list[Step]
+    sources: list[int]
+    positive: set[int]
+    operand: int
+    link: int
+    danger: int
+    end: int
+    gap_dim: int | None
+    differentiate: bool
+    values: dict[int, Tensor] = field(repr=False, default_factory=dict)
+
+    def vary(self, variations: Sequence[tuple[float, float]], dtype: torch.dtype) -> Lanes:
+        """Run with every source replaced by `scale · source + shift · largest|source|`, one lane per (scale, shift)."""
+        read = {i for step in (*self.before, *self.after) for i in step.slots.values()}
+        fixed = {i: _cast(self.values[i], dtype) for i in {*read, self.operand, self.link} if i in self.values}
+        scale = torch.tensor([a for a, _ in variations], dtype=torch.float64)
+        shift = torch.tensor([b for _, b in variations], dtype=torch.float64)
+        lanes = [_varied(self.values[i], scale, shift, i in self.positive).to(dtype) for i in self.sources]
+        needed = [i for step in self.after for i in step.slots.values()]
+        varied = {*self.sources, *(o for step in self.before for o in step.outputs)}
+        handed = list(dict.fromkeys([self.operand, self.link, *(i for i in needed if i in varied)]))
+        with torch.no_grad():
+            upstream = _lanewise(self._upstream, lanes, fixed, handed)
+        given = dict(zip(handed, upstream, strict=True))
+        operand = given[self.operand].detach().requires_grad_(self.differentiate)
+        downstream = [operand if i == self.operand else given[i] for i in handed]
+        with torch.set_grad_enabled(self.differentiate):
+            result, inner = _lanewise(self._downstream, downstream, fixed, handed)
+        gradient = None
+        if self.differentiate and result.requires_grad:
+            (gradient,) = torch.autograd.grad(result, operand, torch.ones_like(result), allow_unused=True)
+        return self._summary(operand.detach(), result.detach(), inner.detach(), gradient, given[self.link])
+
+    def _upstream(self, sources: Sequence[Tensor], fixed: dict[int, Tensor], handed: list[int]) -> tuple[Tensor, ...]:
+        values = {**fixed, **dict(zip(self.sources, sources, strict=True))}
+        for step in self.before:
+            step.run(values)
+        return tuple(values[i] for i in handed)
+
+    def _downstream(self, given: Sequence[Tensor], fixed: dict[int, Tensor], handed: list[int]) -> tuple[Tensor, ...]:
+        values = {**fixed, **dict(zip(handed, given, strict=True))}
+        for step in self.after:
+            step.run(values)
+        return values[self.end], values[self.danger]
+
+    def _summary(self, operand: Tensor, result: Tensor, inner: Tensor, gradient: Tensor | None, link: Tensor) -> Lanes:
+        link = link.double()
+        finite = torch.isfinite(link)
+        low = torch.where(finite, link, torch.inf).flatten(1).amin(1)
+        high = torch.where(finite, link, -torch.inf).flatten(1).amax(1)
+        gap = torch.full_like(low, torch.nan)
+        if self.gap_dim is not None and link.dim() > 1:
+            dim = self.gap_dim + 1 if self.gap_dim >= 0 else self.gap_dim
+            rows = torch.where(finite, link, -torch.inf).amax(dim) - torch.where(finite, link, torch.inf).amin(dim)
+            gap = rows.flatten(1).amax(1)
+        return Lanes(
+            _broken(operand).tolist(),
+            _broken(result).tolist(),
+            [0] * len(low) if gradient is None else _broken(gradient).tolist(),
+            _broken(inner).tolist(),
+            low.tolist(),
+            high.tolist(),
+            gap.tolist(),
+            _smallest_broken(link, result, gradient).tolist(),
+        )
+
+
+def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Tensor:
+    """What is not finite stays: masks are part of the expression."""
+    shape = (-1,) + (1,) * source.dim()
+    finite = torch.isfinite(source)
+    largest = source[finite].abs().max().double() if bool(finite.any()) else source.new_zeros((), dtype=torch.float64)
+    moved = source.double() * scale.to(source.device).view(shape) + shift.to(source.device).view(shape) * largest
+    return torch.where(finite, moved.clamp(min=0) if positive else moved, source.double())
+
+
+def _broken(tensor: Tensor) -> Tensor:
+    return (~torch.isfinite(tensor)).flatten(1).sum(1)
+
+
+def _smallest_broken(link: Tensor, result: Tensor, gradient: Tensor | None) -> Tensor:
+    at = link.new_full((len(link),), torch.nan)
+    for broken in (result, gradient):
+        if broken is not None and broken.shape == link.shape:
+            here = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf).flatten(1).amin(1)
+            at = torch.fmin(at, torch.where(here < torch.inf, here, torch.nan))
+    return at
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.dtype == torch.float32 else tensor
+
+
+def _lanewise(function: Any, lanes: list[Tensor], fixed: dict[int, Tensor], handed: list[int]) -> tuple[Tensor, ...]:
+    """All lanes at once where every op can be batched, one after the other where one cannot."""
+    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
+    try:
+        batched: tuple[Tensor, ...] = torch.vmap(lambda *given: function(given, fixed, handed))(*lanes)
+        return batched
+    except (RuntimeError, NotImplementedError, ValueError):
+        one_by_one = [function([lane[k] for lane in lanes], fixed, handed) for k in range(len(lanes[0]))]
+        return tuple(torch.stack(parts) for parts in zip(*one_by_one, strict=True))

@@ -1,0 +1,91 @@
+"""Softplus, log-add-exp or log-cosh written out.
+
+## What it does
+Finds log(1 + exp(z)), log1p(exp(z)), log(exp(a) + exp(b)) and log(cosh(z)) by value flow and runs them on scaled z until the
+result or its gradient is not finite: exp overflows at z = 88.7 (float32, bfloat16) and 11.09 (float16).
+
+Error: confirmed within `within` times the observed range in a probed precision. Warning: confirmed further out.
+Information: the pattern, where the ops could not be run again by themselves.
+
+## Why it matters
+For large z the result is z itself, a harmless number; written out it is infinite, and its gradient inf / inf = NaN.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+def build_model():
+    torch.manual_seed(0)
+    return nn.Linear(8, 4)
+
+
+def example_inputs():
+    return (torch.randn(6, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(z):
+    return torch.log(1 + torch.exp(z)).mean()  # expect: SD604
+```
+
+## Good
+```python
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def build_model():
+    torch.manual_seed(0)
+    return nn.Linear(8, 4)
+
+
+def example_inputs():
+    return (torch.randn(6, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(z):
+    return F.softplus(z).mean()
+```
+
+## What it does not detect
+Exponents that cannot grow: -|z|, clamped ones.
+
+## Thresholds
+- `within` = 10: multiple of the observed range of z up to which a break is an error.
+
+## References
+- Mächler 2012, "Accurately computing log(1 - exp(-|a|))", R package Rmpfr (log1pexp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.expressions.forms import SOFTPLUS_BY_HAND
+from stabdiag.expressions.judgement import judgements
+from stabdiag.expressions.wording import argument
+from stabdiag.finding import Finding, Fix
+from stabdiag.trace import Trace
+
+explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
+
+
+def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
+    """One finding per line."""
+    for found in judgements(trace, SOFTPLUS_BY_HAND, within=within):
+        z = argument(found.run.ops[found.expression.danger].location) or "z"
+        cosh = found.cause is not None and found.cause.name.startswith("cosh")
+        what = f"log(cosh({z}))" if cosh else f"log(1 + exp({z}))"
+        fixes = [
+            Fix("softplus", "use the stable function", f"F.softplus({z})"),
+            Fix("logaddexp", "the same for a sum of two exponentials", f"torch.logaddexp(torch.zeros_like({z}), {z})"),
+        ]
+        if cosh:
+            fixes = [Fix("softplus", "use the stable form", f"({z}).abs() + F.softplus(-2 * ({z}).abs()) - math.log(2)")]
+        yield found.finding(
+            f"`{what}` written out: the exponent has {found.observed()} here, and it breaks at {found.limits() or '88.7'}",
+            "logarithm of 1 + an exp that overflows",
+            fixes,
+        )

@@ -1,0 +1,124 @@
+"""Exponential of a value that nothing keeps from growing.
+
+## What it does
+Runs every `exp` of data on scaled operands until it overflows: at 88.7 (float32, bfloat16) and 11.09 (float16). Three forms:
+
+- a clamp *after* the exp: the value is kept, the gradient is 0 · inf = NaN. Error within `within` times the observed range in
+  float32, else warning;
+- 1/(1 + exp(-z)): the value is right for every z, the gradient is NaN where exp overflows. Same severities;
+- any other exp of an unbounded value, such as exp(log_variance): warning within `within` times the observed range in float32,
+  else information.
+
+Error whenever it overflows on the probe batch itself.
+
+## Why it matters
+An exponent grows additively while its exp grows by factors: one bad batch moves a log-variance from 10 to 90.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Gaussian(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.log_variance = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        variance = torch.exp(self.log_variance(x)).clamp(max=100.0)  # expect: SD605
+        return self.mean(x), variance
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Gaussian()
+
+
+def example_inputs():
+    return (torch.randn(6, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    mean, variance = output
+    return (mean.pow(2) + variance).mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Gaussian(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.log_variance = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        variance = torch.exp(self.log_variance(x).clamp(max=4.6))
+        return self.mean(x), variance
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Gaussian()
+
+
+def example_inputs():
+    return (torch.randn(6, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    mean, variance = output
+    return (mean.pow(2) + variance).mean()
+```
+
+## What it does not detect
+The exp of a parameter alone (a learned temperature, a decay rate): it moves with the learning rate, not with the data.
+
+## Thresholds
+- `within` = 10: multiple of the observed range of the exponent up to which the overflow counts as near.
+
+## References
+- Kingma, Welling 2013, "Auto-encoding variational Bayes", arXiv:1312.6114 (where exp(log σ²) comes from).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.expressions.forms import EXP, LATE_CLAMP, SIGMOID_BY_HAND
+from stabdiag.expressions.judgement import Judgement, judgements
+from stabdiag.expressions.wording import argument
+from stabdiag.finding import Finding, Fix
+from stabdiag.trace import Trace
+
+explains = ("SD302", "SD303")
+
+_WHAT = {
+    LATE_CLAMP: "clamped only after the exp: the value is kept, the gradient is not",
+    SIGMOID_BY_HAND: "sigmoid written out: the value is right, the gradient is not",
+    EXP: "`exp` of an unbounded value",
+}
+
+
+def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
+    """One finding per line."""
+    for found in judgements(trace, EXP, LATE_CLAMP, SIGMOID_BY_HAND, within=within):
+        yield found.finding(
+            f"{_WHAT[found.expression.form]}; the exponent has {found.observed()} here, and it breaks at "
+            f"{found.limits() or '88.7'}",
+            "exp of an unbounded value",
+            _fixes(found),
+        )
+
+
+def _fixes(found: Judgement) -> list[Fix]:
+    z = argument(found.op.location) or "z"
+    name = found.op.name.strip("_")
+    clamp = Fix("clamp-exponent", "bound the exponent, not its exp", f"torch.{name}(({z}).clamp(max=20.0))")
+    if found.expression.form == SIGMOID_BY_HAND:
+        return [Fix("sigmoid", "use the stable function", f"torch.sigmoid(-({z}))")]
+    softplus = Fix("softplus", "or grow linearly", f"F.softplus({z})")
+    return [clamp] if found.expression.form == LATE_CLAMP else [clamp, softplus]

@@ -1,0 +1,121 @@
+"""Root or inverse function whose gradient is infinite where its operand can go.
+
+## What it does
+Runs every `sqrt`, fractional power and inverse trigonometric function of data on operands pushed to their singular point (0
+for roots, ±1 for acos and asin), and reports those whose gradient stops being finite there. `sqrt(exp(v))` gets there by
+itself: exp underflows to 0 at v = -104 (float32), -92.7 (bfloat16), -17.3 (float16) and overflows at 88.7 (11.09).
+
+Error: on the probe batch itself; or within `within` times the observed range without being exactly zero; `sqrt(exp(v))` in any
+probed precision. Warning: only where what feeds it is exactly 0 or constant (two equal points, an empty row), or further out.
+
+## Why it matters
+The forward pass shows nothing: sqrt(0) = 0. Its derivative 1/(2·sqrt(0)) is infinite, and infinity times the zero gradient
+behind it is NaN in every weight before it.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Distances(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Linear(6, 4)
+
+    def forward(self, x):
+        z = self.encode(x)
+        return torch.sqrt((z[:, None] - z[None]).pow(2).sum(-1))  # expect: SD606
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Distances()
+
+
+def example_inputs():
+    return (torch.randn(6, 6, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(distances):
+    return distances.mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Distances(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode = nn.Linear(6, 4)
+
+    def forward(self, x):
+        z = self.encode(x)
+        return torch.sqrt((z[:, None] - z[None]).pow(2).sum(-1) + 1e-6)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Distances()
+
+
+def example_inputs():
+    return (torch.randn(6, 6, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(distances):
+    return distances.mean()
+```
+
+## What it does not detect
+`torch.linalg.vector_norm`, `std` and `cdist`, whose gradient PyTorch defines as 0 at 0. A root that is only divided by
+(`x / sqrt(Σx²)`): SD608 reports the division. Roots inside a custom autograd function.
+
+## Thresholds
+- `within` = 10: multiple of the observed range up to which a break is an error.
+
+## References
+- PyTorch documentation, "Autograd mechanics", gradients for non-differentiable functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.expressions.forms import INVERSE_TRIGONOMETRIC, ROOT, ROOT_OF_EXP
+from stabdiag.expressions.judgement import Judgement, judgements
+from stabdiag.expressions.wording import argument
+from stabdiag.finding import Finding, Fix
+from stabdiag.trace import Trace
+
+explains = ("SD102", "SD301", "SD302", "SD608")
+
+
+def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
+    """One finding per line."""
+    for found in judgements(trace, ROOT_OF_EXP, ROOT, INVERSE_TRIGONOMETRIC, within=within):
+        name = found.op.name.strip("_")
+        if found.expression.form == ROOT_OF_EXP:
+            message = f"`{name}` of an exp: the exponent has {found.observed()} here, and it breaks at {found.limits()}"
+        else:
+            message = (
+                f"`{name}` at its singular point: the operand has {found.observed()} here, and it breaks at {found.limits()}"
+            )
+        yield found.finding(message, "infinite derivative where the operand ends", _fixes(found))
+
+
+def _fixes(found: Judgement) -> list[Fix]:
+    operand = argument(found.op.location) or "x"
+    if found.expression.form == ROOT_OF_EXP:
+        cause = found.cause
+        exponent = (argument(cause.location) if cause else None) or "v"
+        return [Fix("exp-of-half", "halve the exponent instead of taking the root", f"torch.exp(0.5 * ({exponent}))")]
+    if found.expression.form == INVERSE_TRIGONOMETRIC:
+        return [Fix("clamp-domain", "stay inside the domain", f"({operand}).clamp(-1 + 1e-6, 1 - 1e-6)")]
+    return [
+        Fix("epsilon-inside", "put the epsilon inside the root", f"torch.sqrt({operand} + 1e-6)"),
+        Fix("vector-norm", "use a norm, whose gradient is 0 at 0", "torch.linalg.vector_norm(x, dim=-1)"),
+    ]

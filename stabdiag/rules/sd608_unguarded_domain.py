@@ -1,0 +1,125 @@
+"""Logarithm, division or power of a value that can leave the function's domain.
+
+## What it does
+Runs every logarithm, division, reciprocal root and fractional or negative power of data on pushed operands (scaled, negated,
+shifted, set to 0, set to a constant) and reports those whose result or gradient stops being finite while the operand is finite.
+Divisions by counts, by parameters and by values that are positive by construction do not break and are not reported.
+
+Error: on the probe batch itself; or within `within` times the observed range; or a denominator that changes its sign within the
+batch. Warning: further out, or only where what feeds it is exactly 0 or constant (a norm, a standard deviation, max - min).
+
+## Why it matters
+One blank image, one constant feature, one row without a hit, and the loss is NaN; the weights are after the next step.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Normalise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.fc(x))
+        return h / h.sum(dim=1, keepdim=True)  # expect: SD608
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Normalise()
+
+
+def example_inputs():
+    return (torch.randn(6, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(shares):
+    return shares.pow(2).sum()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Normalise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.fc(x))
+        return h / (h.sum(dim=1, keepdim=True) + 1e-6)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Normalise()
+
+
+def example_inputs():
+    return (torch.randn(6, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(shares):
+    return shares.pow(2).sum()
+```
+
+## What it does not detect
+An epsilon that float32 holds and a narrower format does not: SD505. Parameters that training drives to 0.
+
+## Thresholds
+- `within` = 10: multiple of the observed range up to which a break is an error.
+
+## References
+- Zhang et al. 2020, "Detecting numerical bugs in neural network architectures", ESEC/FSE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.expressions.forms import LOGARITHM, POWER, QUOTIENT
+from stabdiag.expressions.judgement import Judgement, judgements
+from stabdiag.expressions.wording import argument
+from stabdiag.finding import Finding, Fix
+from stabdiag.trace import Trace
+
+explains = ("SD301", "SD302", "SD704")
+
+_WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of"}
+
+
+def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
+    """One finding per line."""
+    for found in judgements(trace, LOGARITHM, QUOTIENT, POWER, within=within):
+        operand = argument(found.op.location)
+        shown = f"`{operand}`" if operand else "a value"
+        yield found.finding(
+            f"{_WHAT[found.expression.form]} {shown}, which nothing keeps from 0: it has {found.observed()} here, and it "
+            f"breaks at {found.limits()}",
+            "can reach 0",
+            _fixes(found, operand or "x"),
+        )
+
+
+def _fixes(found: Judgement, operand: str) -> list[Fix]:
+    if found.expression.form == QUOTIENT:
+        return [
+            Fix("epsilon", "keep the denominator from 0", f"({operand}).clamp(min=1e-6)"),
+            Fix("positive", "make it positive", f"F.softplus({operand}) + 1e-6"),
+        ]
+    if found.expression.form == POWER:
+        return [Fix("clamp", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
+    cause = found.cause
+    if cause is not None and cause.name.strip("_") == "exp":
+        return [Fix("cancel-log-exp", "work with the logarithm itself", f"{argument(cause.location) or 'exponent'}")]
+    return [
+        Fix("clamp", "keep the operand from 0", f"torch.{found.op.name.strip('_')}(({operand}).clamp(min=1e-6))"),
+        Fix("softplus", "make it positive", f"torch.{found.op.name.strip('_')}(F.softplus({operand}) + 1e-6)"),
+        Fix("xlogy", "x·log x that is 0 at 0", f"torch.xlogy(x, {operand})"),
+    ]

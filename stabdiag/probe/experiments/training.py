@@ -58,7 +58,6 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
         _curvature(recorder, request, found)
     except KeyboardInterrupt:
         found["interrupted"] = True
-        raise
     finally:
         trace.spent["training steps"] = float(len(found["rows"]))
 

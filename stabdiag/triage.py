@@ -63,6 +63,8 @@ def _same_place(cause: Finding, symptom: Finding) -> bool:
         same_line = (cause.location.path, cause.location.line) == (symptom.location.path, symptom.location.line)
         if same_line or symptom.evidence.get("op_index") in reached:
             return set(symptom.precisions) <= set(cause.precisions) or not cause.precisions
+    if cause.location is None and symptom.location is None and cause.phase == symptom.phase == "step":
+        return True  # both are about an optimizer that no line of the file constructs
     return symptom.evidence.get("op_index", -1) in reached
 
 

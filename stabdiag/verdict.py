@@ -11,7 +11,10 @@ from stabdiag.scale import parameter_gradients
 from stabdiag.trace import Run, Trace
 
 UNDERFLOW_THAT_NEEDS_SCALING = 0.01  # SD104's warning share
-MUST_HOLD = ("SD301", "SD302", "SD303", "SD304", "SD305", "SD403", "SD104", "SD105", "SD505", "SD501", "SD503")
+MUST_HOLD = (
+    *("SD301", "SD302", "SD303", "SD304", "SD305", "SD403", "SD104", "SD105", "SD505", "SD501", "SD503"),
+    *("SD504", "SD801", "SD803", "SD804"),
+)
 
 
 def verdicts(trace: Trace, findings: list[Finding], asked: list[str]) -> list[PrecisionVerdict]:

@@ -110,6 +110,8 @@ def scan(
         extra[write_baseline] = baselines.render(report, previous)
     publish(report, format=options.format, outputs=outputs, extra=extra, verbose=verbose)
     _closing_lines(report, time.perf_counter() - began, verbose)
+    if any(subject.training.get("interrupted") for subject in report.runs):
+        return 130
     code = report.exit_code(options.fail_on)
     return 0 if code == 1 and (options.exit_zero or write_baseline) else code
 

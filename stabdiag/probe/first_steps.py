@@ -23,6 +23,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest) 
     """Take optimizer steps on batch 0; what is not finite stops them.
 
     Returns:
+        taken: optimizer steps that were taken; error: why it broke off, "" when nothing raised.
         optimizer: see `Chosen.facts`.
         steps: one dict of the fields of `training.Step` per step taken.
         poisoned_buffers: names of buffers that were finite before the steps and are not after them.
@@ -36,15 +37,22 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest) 
     names = {id(p): name for name, p in stage.model.named_parameters()}
     found: dict[int, dict[str, Any]] = {}
     before = nonfinite_buffers(stage.model)
-    for _ in range(steps):
-        weights: list[Tensor] = []
-        done = trainer.step(watch=lambda into=weights: into.extend(_sample(p) for p in chosen.parameters))  # type: ignore[misc]
-        if done.broke or not weights:
-            break
-        _compare(chosen, weights, names, found)
+    taken, error = 0, ""
+    try:
+        for _ in range(steps):
+            weights: list[Tensor] = []
+            done = trainer.step(watch=lambda into=weights: into.extend(_sample(p) for p in chosen.parameters))  # type: ignore[misc]
+            if done.broke or not weights:
+                break
+            _compare(chosen, weights, names, found)
+            taken += 1
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
     chosen.zero_grad(stage.model)
     return {
         "optimizer": chosen.facts,
+        "taken": taken,
+        "error": error,
         "steps": [{name: getattr(step, name) for name in step.__slots__} for step in trainer.steps],
         "poisoned_buffers": sorted(nonfinite_buffers(stage.model) - before),
         "parameters": list(found.values()),

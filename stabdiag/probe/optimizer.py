@@ -94,7 +94,7 @@ def choose(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen:
     """The optimizer on a staged model's parameters.
 
     Raises:
-        SubjectError: `--optimizer` names none of torch's, or the options do not fit it.
+        SubjectError: the options of the command line make no optimizer for this model.
     """
     problem = ""
     if request.optimizer is None and subject.make_optimizer is not None:
@@ -105,25 +105,37 @@ def choose(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen:
         except Exception as error:
             problem = f"make_optimizer(model) failed ({type(error).__name__}: {error}): "
     parameters = [p for p in model.parameters() if p.requires_grad]
-    asked = request.optimizer is not None
-    kind = named(request.optimizer) if request.optimizer is not None else torch.optim.AdamW
-    options = _options(kind, request)
-    if not asked and request.lr is None:
-        options["lr"] = DEFAULT_LEARNING_RATE
-    try:
-        optimizer = kind(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise SubjectError(f"--optimizer {request.optimizer} cannot be made for this model: {error}", "usage") from error
-    by_options = asked or request.lr is not None or request.momentum is not None
-    words = f"{kind.__name__} at {optimizer.param_groups[0]['lr']:g}"
-    how = f"{problem}{words}, as asked for" if by_options else f"{problem}{words}, because no optimizer is declared"
+    optimizer = _asked_for(parameters, request, _default(model))
+    by_options = any(option is not None for option in (request.optimizer, request.lr, request.momentum))
+    why = "as asked for" if by_options else "because no optimizer is declared"
+    how = f"{problem}{type(optimizer).__name__} at {optimizer.param_groups[0]['lr']:g}, {why}"
     return Chosen([optimizer], "options" if by_options else "default", how)
 
 
 def check(request: ScanRequest) -> None:
-    """Raise SubjectError when `--optimizer` names none of torch's, before anything has run."""
+    """Raise SubjectError when the options make no optimizer, before anything has run."""
     if request.optimizer is not None:
-        named(request.optimizer)
+        _asked_for([nn.Parameter(torch.zeros(1, 1))], request, torch.optim.AdamW)
+
+
+def _default(model: nn.Module) -> type[torch.optim.Optimizer]:
+    """AdamW, but it takes no sparse gradients."""
+    sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
+    return torch.optim.SGD if sparse else torch.optim.AdamW
+
+
+def _asked_for(
+    parameters: list[nn.Parameter], request: ScanRequest, default: type[torch.optim.Optimizer]
+) -> torch.optim.Optimizer:
+    kind: type[Any] = named(request.optimizer) if request.optimizer is not None else default
+    options = _options(kind, request)
+    if request.optimizer is None:
+        options.setdefault("lr", DEFAULT_LEARNING_RATE)
+    try:
+        optimizer: torch.optim.Optimizer = kind(parameters, **options)
+    except (TypeError, ValueError) as error:
+        raise SubjectError(f"{kind.__name__} cannot be made with these options for this model: {error}", "usage") from error
+    return optimizer
 
 
 def named(name: str) -> type[Any]:
@@ -183,6 +195,10 @@ def _authors(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen
                 group[name] = value
             elif "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
+    for group in (g for o in optimizers for g in o.param_groups):
+        if not group["lr"] and group.get("initial_lr"):  # a warm-up that starts at 0 would take no step at all
+            group["lr"] = group["initial_lr"]
+            how += ", at the rate its warm-up leads to"
     return Chosen(optimizers, "author", how, lines.get(id(optimizers[0])))
 
 

@@ -50,11 +50,28 @@ def probe_in_worker(
 def _follow(
     worker: subprocess.Popen[bytes], request: ScanRequest, progress: Callable[[str, float], None] | None
 ) -> ScanError | None:
-    """Read messages until the worker is done, ends by itself, or its time is up."""
+    """Read messages until the worker is done, ends by itself, or its time is up.
+
+    Ctrl-C is passed on: training steps end early and are reported, in anything else the worker ends. A second one ends it all.
+    """
     messages: queue.Queue[dict[str, Any] | None] = queue.Queue()
     assert worker.stdout is not None
     threading.Thread(target=_read, args=(worker.stdout, messages), daemon=True).start()
     deadline = time.monotonic() + request.timeout if request.timeout else None
+    try:
+        return _until_done(worker, messages, request, deadline, progress)
+    except KeyboardInterrupt:
+        worker.send_signal(signal.SIGINT)
+        return _until_done(worker, messages, request, deadline, progress)
+
+
+def _until_done(
+    worker: subprocess.Popen[bytes],
+    messages: queue.Queue[dict[str, Any] | None],
+    request: ScanRequest,
+    deadline: float | None,
+    progress: Callable[[str, float], None] | None,
+) -> ScanError | None:
     doing, share = "starting", 0.0
     while True:
         try:

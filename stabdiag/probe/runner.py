@@ -83,8 +83,9 @@ def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, re
         return
     if todo.two_time:
         with recorder.stage("float32") as stage:
-            trace.experiments["first_steps"] = advance(recorder, stage, 2, request)
-            trace.runs.append(recorder.record(stage, step=2))
+            first = trace.experiments["first_steps"] = advance(recorder, stage, 2, request)
+            if first["taken"] == 2:  # else what is zero now says nothing new
+                trace.runs.append(recorder.record(stage, step=2))
     for seed in range(1, todo.seeds):
         if recorder.subject.rebuild is not None:
             _another_seed(recorder, trace, seed)

@@ -23,7 +23,8 @@ def training_lines(training: Mapping[str, Any]) -> Iterator[Text]:
     skipped = {name: sum(bool(row.get("skipped")) for row in rows if row["precision"] == name) for name in losses}
     optimizer = training.get("optimizer") or {}
     chosen = f" · {optimizer['name']} at lr {optimizer['lr']:g}" if optimizer.get("lr") is not None else ""
-    yield Text(f"training     loss over {max(map(len, losses.values()))} steps{chosen}", "dim")
+    ended = " · interrupted" if training.get("interrupted") else ""
+    yield Text(f"training     loss over {max(map(len, losses.values()))} steps{chosen}{ended}", "dim")
     for name, curve in losses.items():
         line = Text(f"{name:12} {_number(curve[0])} → {_number(curve[-1])}  ").append(sparkline(curve), "cyan")
         yield line.append(f"  {skipped[name]} steps skipped", "dim") if skipped[name] else line

@@ -1,11 +1,11 @@
 """Weights stored in 16 bits do not notice their updates.
 
 ## What it does
-Takes the float32 updates Δ of the first two optimizer steps (weight decay included) and adds each to its weight w rounded to
-the format. An update is lost when the sum rounds back to w, that is when |Δ| is below half the distance to the next number.
-Reported when both the share of lost updates and the share of the squared update norm Σ Δ² that they carry exceed `warning` or
-`error`. Updates that momentum or a warm-up will still enlarge are enlarged first, by 1/(1-momentum) and by the ratio to the
-rate the schedule leads to.
+Takes the float32 updates Δ of the first two optimizer steps (weight decay included) and adds each to its weight w rounded
+to the format. An update is lost when the sum rounds back to w, that is when |Δ| is below half the distance to the next
+number. Reported when both the share of lost updates and the share of the squared update norm Σ Δ² that they carry exceed
+`warning` or `error`. Updates that momentum or a warm-up will still enlarge are enlarged first, by 1/(1-momentum) and by the
+ratio to the rate the schedule leads to.
 
 ## Why it matters
 A bfloat16 number keeps 8 bits: next to 1.0 the neighbours are 0.0078 above and 0.0039 below, and an Adam step of 6e-4 never
@@ -59,14 +59,14 @@ def make_optimizer(model):
 
 ## What it does not detect
 Stagnation that sets in later, when gradients have become small. It speaks of weights stored in the format; with float32
-master weights or autocast (which keeps weights in float32) nothing of it applies. Without a declared optimizer it is at most
-an information.
+master weights or autocast (which keeps weights in float32) nothing of it applies. Without a declared optimizer it is
+silent: nobody chose that learning rate.
 
 ## Thresholds
 - `warning` (0.25): share of lost updates, and share of the squared norm that they carry. The second condition tells a step
   that is lost from one that loses its small change only: of a small MLP under SGD at 0.1 33 % of the bfloat16 updates are
-  lost, with 1.3 % of the norm (healthy); at 1e-5 100 % with 100 %; LayerNorm weights of 1 under Adam at 6e-4 70 % with 71 %.
-  Adam in bfloat16 loses 0 to 0.3 % of the updates at 1e-3, up to 58 % at 1e-4, 65 to 94 % at 1e-5.
+  lost, with 1.3 % of the norm (healthy); at 1e-5 100 % with 100 %; LayerNorm weights of 1 under Adam at 6e-4 70 % with 71
+  %. Adam in bfloat16 loses 0 to 0.3 % of the updates at 1e-3, up to 58 % at 1e-4, 65 to 94 % at 1e-5.
 - `error` (0.75): likewise.
 
 ## References
@@ -91,9 +91,9 @@ def check(trace: Trace, *, warning: float = 0.25, error: float = 0.75) -> Iterat
     tensors: list[dict[str, Any]] = first.get("parameters", [])
     moving = sum(t["moving"] for t in tensors)
     energy = sum(t["energy"] for t in tensors)
-    if not moving or not energy:
+    facts = first.get("optimizer", {})
+    if not steps.chosen(facts) or not moving or not energy:
         return
-    facts = first["optimizer"]
     for precision in (p for p in ("float16", "bfloat16") if trace.run(p) is not None):
         lost = sum(t["lost"][precision] for t in tensors) / moving
         lost_energy = sum(t["lost_energy"][precision] for t in tensors) / energy
@@ -105,7 +105,7 @@ def check(trace: Trace, *, warning: float = 0.25, error: float = 0.75) -> Iterat
         yield Finding(
             "",
             "",
-            severity if steps.chosen(facts) else Severity.INFO,
+            severity,
             f"{lost:.0%} of the weight updates round away when weights are stored in {precision}: {steps.named(facts)} moves "
             f"weights by less than half the distance to the next {precision} number",
             phase="step",

@@ -96,7 +96,7 @@ def check(
     facts = steps.optimizer(trace)
     by_precision = steps.runs(trace)
     plain = by_precision.get("float32", [])
-    blamed = False
+    found: list[Finding] = []
     for precision, runs in by_precision.items():
         curves = [steps.losses(run) for run in runs]
         finding = None
@@ -115,9 +115,11 @@ def check(
             facts["lr"] > 0 and not facts["warming_up"] and steps.agreed(_stands(c, progress, precision, plain) for c in curves)
         ):
             finding = _stuck(trace, precision, facts, curves[0])
-        if finding is not None and (precision == "float32" or not blamed):
-            yield finding
-        blamed |= precision == "float32" and finding is not None
+        if finding is not None and found and found[0].precisions[0] == "float32":
+            found[0].precisions.append(precision)  # the same fault, seen in another precision
+        elif finding is not None:
+            found.append(finding)
+    yield from found
 
 
 def _skips(run: dict[str, Any]) -> bool:

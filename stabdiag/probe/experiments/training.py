@@ -7,10 +7,10 @@ Writes `trace.experiments["training"]`:
     runs: one dict per precision and seed: precision, seed, mode ("native", "emulated"), taken (steps), broke ("", "loss",
         "gradient", "parameters": what was not finite at the last step), birth (`stabdiag.probe.birth`; None when nothing
         broke or it was not found), clipped_to_zero (steps), poisoned_buffers (names), first_scale_that_works and structural
-        (with a loss scaler: the largest scale that was accepted, and whether the overflow is there at scale 1 too).
+        (with a loss scaler: the largest scale that was accepted, and whether the overflow is there at scale 1 too), error (why
+        it broke off, "" when nothing raised).
     curvature: `stabdiag.probe.curvature.sharpness` of the first seed in float32, `step` it was taken at; {} when not measured.
     interrupted: True when Ctrl-C ended it; what is there stands.
-    error: why it could not run, "" when it did.
 """
 
 from __future__ import annotations
@@ -42,19 +42,24 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
     if request.steps <= 0 or base is None or base.loss is None:
         return
     found: dict[str, Any] = {"steps": request.steps, "clip": request.clip, "rows": [], "runs": [], "curvature": {}}
-    found |= {"interrupted": False, "error": ""}
+    found["interrupted"] = False
     trace.experiments["training"] = found
     names = [p for p in dict.fromkeys(("float32", *request.precisions)) if trace.run(p) is not None]
     try:
         for seed, model in _models(recorder, request):
             for name in names:
-                _train(recorder, trace, request, found, name, seed, model, progress)
+                facts = {"precision": name, "seed": seed, "mode": "", "taken": 0, "broke": "", "birth": None, "error": ""}
+                facts |= {"clipped_to_zero": 0, "poisoned_buffers": [], "first_scale_that_works": None, "structural": None}
+                found["runs"].append(facts)
+                try:
+                    _train(recorder, trace, request, found, facts, model, progress)
+                except Exception as error:
+                    facts["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         _curvature(recorder, request, found)
     except KeyboardInterrupt:
         found["interrupted"] = True
-        raise
-    except (RuntimeError, TypeError, ValueError) as error:
-        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    finally:
+        trace.spent["training steps"] = float(len(found["rows"]))
 
 
 def _models(recorder: Recorder, request: ScanRequest) -> list[tuple[int, nn.Module]]:
@@ -69,19 +74,17 @@ def _train(
     trace: Trace,
     request: ScanRequest,
     found: dict[str, Any],
-    name: str,
-    seed: int,
+    facts: dict[str, Any],
     model: nn.Module,
     progress: Progress,
 ) -> None:
-    facts: dict[str, Any] = {"precision": name, "seed": seed}
-    found["runs"].append(facts)
+    name, seed = facts["precision"], facts["seed"]
     began = time.monotonic()
     with recorder.stage(name, model=model) as stage:
         before = nonfinite_buffers(model)
         trainer = _trainer(recorder, stage, request)
         found.setdefault("optimizer", trainer.chosen.facts)
-        facts |= {"mode": stage.mode, "taken": 0, "broke": "", "birth": None, "clipped_to_zero": 0}
+        facts["mode"] = stage.mode
         for k in range(request.steps):
             done = trainer.step()
             row = {"precision": name, "seed": seed, "step": k, "loss": done.loss, "gradient_norm": done.gradient_norm}
@@ -98,7 +101,6 @@ def _train(
             trace.runs.append(recorder.record(stage, step=request.steps))
     accepted = [s.scale for s in trainer.steps if not s.skipped]
     facts["first_scale_that_works"] = accepted[0] if accepted and trainer.scaling else None
-    facts["structural"] = None
     skipped = [k for k, s in enumerate(trainer.steps) if s.skipped]
     if skipped:
         facts["birth"] = _replayed(recorder, trace, request, name, model, skipped[-1], scale=1.0)

@@ -107,8 +107,10 @@ def _header(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
         facts.insert(0, f"{_short(subject.parameters)} parameters")
     head = Text().append(one_line(title(run)), "bold")
     yield from hanging(head, prose("".join(f" · {fact}" for fact in facts)), width, 2)
-    if verbose:
-        for key, reason in subject.how.items():
+    # What the author declared needs no reason; every choice made for them has one.
+    declared = {"inputs": {"inputs"}, "objective": {"loss"}, "model": {"inputs", "loss"}}
+    for key, reason in subject.how.items():
+        if verbose or not declared.get(key, set()) <= set(subject.declared):
             yield from hanging(Text().append(f"  {key}: ", "dim"), prose(reason), width, 4)
 
 

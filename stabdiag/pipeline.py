@@ -81,6 +81,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         error=error,
         rules_run=[rule.code for rule in rules],
         op_rows=op_rows(trace),
+        output_sample=base.output_sample if base is not None else [],
     )
 
 

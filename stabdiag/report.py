@@ -114,6 +114,7 @@ class SubjectReport:
     error: ScanError | None = None
     rules_run: list[str] = field(default_factory=list)
     op_rows: list[OpRow] = field(default_factory=list, repr=False)
+    output_sample: list[float] = field(default_factory=list, repr=False)
 
 
 @dataclass(slots=True)

@@ -37,6 +37,8 @@ class ScanRequest:
         severity: rule code -> severity that replaces the rule's own.
         thresholds: rule code -> {threshold name: value}.
         try_fixes: prove the suggested fixes by applying each to a copy and probing again.
+        edited: absolute path -> text that imports see instead of the file's own (a fix on trial).
+        after_build: statements about `model` to run once it is built (a fix on trial).
         verbose: keep the scanned code's own output and full tracebacks.
     """
 
@@ -63,6 +65,8 @@ class ScanRequest:
     severity: dict[str, str] = field(default_factory=dict)
     thresholds: dict[str, dict[str, Any]] = field(default_factory=dict)
     try_fixes: bool = False
+    edited: dict[str, str] = field(default_factory=dict)
+    after_build: list[str] = field(default_factory=list)
     verbose: bool = False
 
     def to_dict(self) -> dict[str, Any]:

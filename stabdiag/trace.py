@@ -280,6 +280,7 @@ class Run:
         poisoned_buffers: names of those that were finite before the run and are not after it.
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
+        output_sample: up to 2,048 values of each output at fixed positions (float32 only), to compare an edited model with.
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
             gradient_cosine likewise. None when not compared.
         error: why the run broke, one sentence; None when it did not.
@@ -299,6 +300,7 @@ class Run:
     outputs: list[int] = field(default_factory=list)
     loss_value: int | None = None
     loss: float | None = None
+    output_sample: list[float] = field(default_factory=list)
     output_error: float | None = None
     gradient_error: float | None = None
     gradient_cosine: float | None = None

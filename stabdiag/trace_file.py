@@ -44,8 +44,9 @@ def loads(text: str) -> Trace:
     def stats(item: Any) -> Stats | None:
         if item is None:
             return None
-        *head, histogram = item
-        return Stats(*head, {int(exponent): int(count) for exponent, count in histogram})
+        have: dict[str, Any] = dict(zip((f.name for f in fields(Stats)), item, strict=True))
+        have["histogram"] = {int(exponent): int(count) for exponent, count in have["histogram"]}
+        return Stats(**have)
 
     def place(item: Any) -> Location | None:
         return None if item is None else table[item]

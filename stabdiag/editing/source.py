@@ -62,7 +62,7 @@ class Source:
         tree: cst.CSTNode = self.tree
         for old, new in changes:
             made = cst.parse_expression(new) if isinstance(new, str) else new
-            tree = tree.deep_replace(old, made)  # type: ignore[arg-type, assignment]
+            tree = tree.deep_replace(old, made)
         assert isinstance(tree, cst.Module)
         return tree.code
 
@@ -101,7 +101,7 @@ def _bound(statement: cst.Import | cst.ImportFrom) -> set[str]:
         return set()
     bound = set()
     for alias in statement.names:
-        taken = alias.asname.name if alias.asname is not None else alias.name
+        taken: cst.CSTNode = alias.asname.name if alias.asname is not None else alias.name
         while isinstance(taken, cst.Attribute):
             taken = taken.value
         if isinstance(taken, cst.Name):

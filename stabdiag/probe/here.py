@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 from stabdiag.probe import stats
@@ -13,6 +15,7 @@ from stabdiag.request import ScanRequest
 from stabdiag.subject.construction import Construction, recording
 from stabdiag.subject.live import live
 from stabdiag.subject.load import load
+from stabdiag.subject.overlay import install
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Trace
 
@@ -23,6 +26,7 @@ def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace],
     """Load the request's target and probe it. Raises SubjectError when there is nothing to probe."""
     progress("load", 0.0)
     stats.warm_up()
+    install(request.edited)
     with recording() as construction:
         subject = load(
             request.target,
@@ -32,7 +36,23 @@ def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace],
             weights=request.weights,
             device=request.device,
         )
+    _run_after_build(subject, request.after_build)
     return _probe(subject, construction, request, progress, save)
+
+
+def _run_after_build(subject: Subject, statements: list[str]) -> None:
+    """Run a fix's statements on the built model, and on every rebuilt one."""
+    if not statements:
+        return
+    code = compile("\n".join(statements), "<fix>", "exec")
+
+    def apply(model: nn.Module) -> nn.Module:
+        exec(code, {"model": model, "torch": torch, "nn": nn, "math": math})
+        return model
+
+    apply(subject.model)
+    if (rebuild := subject.rebuild) is not None:
+        subject.rebuild = lambda k: apply(rebuild(k))
 
 
 def probe_live(model: nn.Module, inputs: Any, loss: Any, request: ScanRequest, progress: Progress) -> Trace:

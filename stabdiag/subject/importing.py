@@ -15,6 +15,7 @@ from types import ModuleType
 
 import torch
 
+from stabdiag.subject.overlay import source_bytes
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.subject import SubjectError
 
@@ -101,7 +102,7 @@ def _parse(path: Path) -> ast.Module:
     if path.suffix != ".py":
         raise SubjectError(f"{path} is not a Python file; expected a .py file with the model in it.", "load")
     try:
-        return ast.parse(path.read_bytes(), str(path))
+        return ast.parse(source_bytes(path), str(path))
     except SyntaxError as error:
         raise SubjectError(
             f"{path} is not valid Python: {error.msg} in line {error.lineno}; repair that line first.", "load"

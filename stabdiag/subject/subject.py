@@ -44,7 +44,6 @@ class Subject:
         make_optimizer: `make_optimizer(model)`, None when the author declared none.
         rebuild: `rebuild(k)` builds the model again with the seeds it sets itself offset by k; None when that is impossible.
         facts: the plain record of all this for the report.
-        scale_inputs: whether batches may be synthesised further (False for declared data).
     """
 
     model: nn.Module

@@ -17,7 +17,7 @@ from typing import Any
 def tree_of(module: ModuleType) -> ast.Module:
     """The module's syntax tree; an empty one when its source is not at hand."""
     try:
-        return ast.parse(Path(inspect.getfile(module)).read_bytes())
+        return ast.parse(source_bytes(Path(inspect.getfile(module))))
     except (OSError, TypeError, SyntaxError, ValueError):
         return ast.Module([], [])
 

@@ -20,6 +20,7 @@ from stabdiag.report import Report, SubjectReport
 from stabdiag.reports._place import title
 from stabdiag.reports.json import plain
 from stabdiag.rules.sd001_unused_suppression import unused
+from stabdiag.trace import Location
 
 SCHEMA = "stabdiag-baseline/v1"
 
@@ -31,6 +32,7 @@ class Baseline:
     name: str
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)  # fingerprint -> line of the file
 
 
 def render(report: Report, previous: Baseline | None = None) -> str:
@@ -114,6 +116,7 @@ def load(path: str) -> Baseline:
                     [*entry["precisions"]],
                 )
                 baseline.entries[str(entry["fingerprint"])] = entry
+                baseline.lines[str(entry["fingerprint"])] = number
             elif schema == SCHEMA and "model" in entry:
                 baseline.measured[str(entry["model"]), str(entry.get("precision", ""))] = entry
         except (ValueError, AttributeError, KeyError, TypeError):
@@ -153,4 +156,5 @@ def _stale(run: SubjectReport, baseline: Baseline, occurred: set[str]) -> Iterat
             f"the accepted {entry['code']} at `{where}` no longer occurs",
             f"write the baseline again: --write-baseline {baseline.name}",
             str(entry.get("path", run.subject.path)),
+            Location(Path(baseline.name).as_posix(), baseline.lines[fingerprint]),
         )

@@ -66,6 +66,7 @@ def test_an_entry_that_no_longer_occurs_is_reported(tmp_path):
     stale = run.findings[-1]
     assert (stale.code, stale.severity) == ("SD001", Severity.WARNING)
     assert "SD201 at `block3 relu` no longer occurs" in stale.message
+    assert '"SD201"' in (tmp_path / "base.json").read_text().splitlines()[stale.location.line - 1]
 
 
 def test_but_not_when_it_could_not_have_occurred(tmp_path):

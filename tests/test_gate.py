@@ -39,7 +39,7 @@ REFORMATTED = '"""A model."""\n\n\n' + BROKEN.replace(
     "        nn.init.constant_(self.up.bias, -10.0)\n",
     "        nn.init.constant_(\n            self.up.bias,\n            -10.0,\n        )\n",
 )
-PROJECT = '[tool.stabdiag]\nmodels = ["src/my net.py"]\nprecisions = ["float32", "bfloat16"]\n'
+PROJECT = '[tool.stabdiag]\nmodels = ["src/my net.py"]\nprecisions = ["float32", "bfloat16"]\nselect = ["SD0", "SD201"]\n'
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def _note(key: str, text: Text, gutter: int, width: int) -> Iterator[Text]:
 def _where(finding: Finding) -> str:
     at = finding.location
     column = columns(at)[0] if at else None
-    words = [f"{at.path}:{at.line}{f':{column}' if column else ''}" if at else "no source line"]
+    words = [f"{at.path}:{at.line}{f':{column}' if column else ''}" if at else finding.path or "no source line"]
     if at and at.function and not at.function.startswith("<"):
         words.append(f"in {at.function}")
     within = [finding.module and f"module {finding.module}", finding.op and f"{finding.phase} {finding.op}"]

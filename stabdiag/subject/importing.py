@@ -15,8 +15,8 @@ from types import ModuleType
 
 import torch
 
-from stabdiag.subject.overlay import source_bytes
 from stabdiag.subject.frames import one_line, place, user_traceback
+from stabdiag.subject.overlay import source_bytes
 from stabdiag.subject.subject import SubjectError
 
 

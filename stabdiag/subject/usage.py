@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from stabdiag.subject.overlay import source_bytes
+
 
 def tree_of(module: ModuleType) -> ast.Module:
     """The module's syntax tree; an empty one when its source is not at hand."""

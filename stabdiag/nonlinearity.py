@@ -26,20 +26,14 @@ RELU_OPS = (
     "where",
     "masked_fill",
 )
-SQUASHING_OPS = (
-    "sigmoid",
-    "sigmoid_",
-    "tanh",
-    "tanh_",
-    "hardsigmoid",
-    "hardsigmoid_",
-    "hardtanh",
-    "hardtanh_",
-    "hardswish",
-    "hardswish_",
-    "reciprocal",
-    "div",
-)
+SQUASHING_OPS = {
+    "sigmoid": ("sigmoid", "sigmoid_", "reciprocal", "div"),
+    "tanh": ("tanh", "tanh_", "div"),
+    "softsign": ("div",),
+    "hardsigmoid": ("hardsigmoid", "hardsigmoid_"),
+    "hardtanh": ("hardtanh", "hardtanh_"),
+    "hardswish": ("hardswish", "hardswish_"),
+}
 _ZEROS = ("zeros", "zeros_like", "new_zeros", "scalar_tensor", "full", "full_like", "lift_fresh")
 _GREATER, _LESS = ("gt", "ge"), ("lt", "le")
 

@@ -101,7 +101,6 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.unit_facts import ROWS, rows_of
 from stabdiag.units import Site, batch_size, effective_samples, probed, sites, wilson_lower
 
-KINDS = ("sigmoid", "tanh", "softsign", "hardsigmoid", "hardtanh", "hardswish")
 explains = ("SD101", "SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat
 _EDGE = {  # output beyond which the derivative is below 1 % of its largest value
@@ -163,8 +162,8 @@ def _is(kind: str, run: Run, op: Op) -> bool:
 
 
 MEASUREMENTS = tuple(
-    Measurement(f"flat-{kind}", SQUASHING_OPS, partial(_facts, kind), where=partial(_is, kind), reads_inputs=False)
-    for kind in KINDS
+    Measurement(f"flat-{kind}", names, partial(_facts, kind), where=partial(_is, kind), reads_inputs=False)
+    for kind, names in SQUASHING_OPS.items()
 )
 
 
@@ -221,7 +220,7 @@ def check(
 def collect(run: Run) -> list[Evidence]:
     """The evidence of every site of a run whose results are finite."""
     batch, found = batch_size(run), []
-    for kind in KINDS:
+    for kind in SQUASHING_OPS:
         for site in sites(run, f"flat-{kind}").values():
             outs = [value.stats for op in site.ops if (value := run.output_of(op)) is not None]
             if any(s is None or s.nonfinite for s in outs):

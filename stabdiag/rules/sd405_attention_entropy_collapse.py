@@ -79,7 +79,8 @@ attention (routers, classifiers). Rows with fewer than two unmasked keys.
 
 ## Thresholds
 - `warning` = 0.1 and `share` = 0.5: of the heads.
-- `error` = 0.01: all heads.
+- `error` = 0.05: all heads. Measured at initialisation: 0.56 to 1.0 in healthy models, 0.22 in one without a norm before its
+  attention, 0.000 to 0.022 where the scale was left out.
 - `least_rows` = 16: sampled rows below which nothing is claimed.
 
 ## References
@@ -101,7 +102,7 @@ explains = ("SD401", "SD402")
 
 
 def check(
-    trace: Trace, *, warning: float = 0.1, error: float = 0.01, share: float = 0.5, least_rows: int = 16
+    trace: Trace, *, warning: float = 0.1, error: float = 0.05, share: float = 0.5, least_rows: int = 16
 ) -> Iterator[Finding]:
     """Judge every attention of the model as built, and again after two optimizer steps."""
     run, later = trace.run("float32"), trace.run("float32", step=2)

@@ -1,0 +1,212 @@
+"""Activations that grow or shrink exponentially with depth.
+
+## What it does
+Fits a line to log10 of the variance of the signal at the stations of the main path (one per layer, or per residual block) against
+their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The drift is slope · stations.
+A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift above
+`error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a residual
+stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The same must hold with
+every other seed and after two optimizer steps.
+
+## Why it matters
+Twelve more layers and the signal leaves the format's range, or the last layers see only biases. Gradients drift with it.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(32, 32) for _ in range(14))
+        self.head = nn.Linear(32, 1)
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, gain=2.6)  # expect: SD203
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = nn.functional.relu(layer(x))
+        return self.head(x)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(64, 32, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(32, 32) for _ in range(14))
+        self.head = nn.Linear(32, 1)
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, gain=2.0 ** 0.5)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = nn.functional.relu(layer(x))
+        return self.head(x)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(64, 32, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## What it does not detect
+Paths of fewer than `least_stations` stations (SD102, SD303 and SD304 judge sizes there), drift inside residual branches, and
+drift over time steps (SD101, SD102).
+
+## Thresholds
+- `slope` = 0.15: decades of variance per station, the same as SD101's for gradients.
+- `warning_decades` = 3.0, `error_decades` = 6.0: over the whole path.
+- `sustained` = 0.5: slope of the second half over the whole slope. 1.0 for compounding growth; 0.15 at 16 stations of a residual
+  stream.
+- `least_stations` = 8.
+
+## References
+He et al. 2015 (arXiv:1502.01852); De & Smith 2020, Batch Normalization Biases Residual Blocks Towards the Identity Function
+(arXiv:2002.10444); Xiong et al. 2020 (arXiv:2002.04745); Sen 1968 (slope).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from math import log10
+from statistics import median
+
+from stabdiag.edit import line_of_op, line_of_weight
+from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.graph import Station, main_path
+from stabdiag.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.trace import Run, Trace
+from stabdiag.units import probed
+
+MOST = 200  # stations that enter the fit
+
+
+@dataclass(frozen=True)
+class Drift:
+    """log10 variance along the main path.
+
+    Attributes:
+        stations, logs: the fitted part of the path; slope: decades per station; later: slope of its second half.
+    """
+
+    stations: list[Station]
+    logs: list[float]
+    slope: float
+    later: float
+
+    @property
+    def decades(self) -> float:
+        """Drift over the whole path."""
+        return self.slope * (len(self.logs) - 1)
+
+
+def check(
+    trace: Trace,
+    *,
+    slope: float = 0.15,
+    warning_decades: float = 3.0,
+    error_decades: float = 6.0,
+    sustained: float = 0.5,
+    least_stations: int = 8,
+) -> Iterator[Finding]:
+    """Judge the main path of the model as built, of other seeds and after two steps."""
+
+    def compounds(drift: Drift | None) -> bool:
+        return (
+            drift is not None
+            and len(drift.logs) >= least_stations
+            and abs(drift.slope) > slope
+            and abs(drift.decades) > warning_decades
+            and drift.later / drift.slope >= sustained
+        )
+
+    run = trace.run("float32")
+    drift = drift_of(run) if run is not None else None
+    others = [drift_of(r) for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
+    if run is None or drift is None or not compounds(drift) or not all(compounds(o) for o in others if o is not None):
+        return
+    scale = _cause(run, drift)
+    op = drift.stations[len(drift.stations) // 2].op
+    grows = drift.slope > 0
+    notes, fixes = [], []
+    if scale is not None:
+        notes.append(
+            f"cause: `{scale.parameter.name}` has std·√fan_in = {scale.gain:.3g} where {scale.wanted:.2g} keeps the variance"
+        )
+        fixes.append(remedy(scale.parameter.name, scale.nonlinearity))
+    fixes.append(Fix("branch-scale", "scale residual branches by 1/√(2N)", f"x = x + {(2 * len(drift.logs)) ** -0.5:.3g} * branch(x)"))
+    fixes.append(Fix("layer-norm", "normalise once per block", "x = self.norm(x)"))
+    name = op.layer or op.module
+    first, last = (10 ** (v / 2) for v in (drift.logs[0], drift.logs[-1]))
+    yield Finding(
+        "",
+        "",
+        Severity.ERROR if abs(drift.decades) > error_decades else Severity.WARNING,
+        f"activations {'grow' if grows else 'shrink'} {10 ** abs(drift.slope / 2):.2g} times per layer over {len(drift.logs)} layers: "
+        f"spread {first:.2g} at the first, {last:.2g} at the last",
+        precisions=probed(trace),
+        label=f"{drift.slope:+.2f} decades of variance per layer",
+        notes=notes,
+        evidence={
+            "decades": drift.decades,
+            "decades_per_station": drift.slope,
+            "second_half": drift.later,
+            "log10_variance": [round(v, 3) for v in drift.logs],
+            "op_index": op.index,
+        },
+        fixes=fixes,
+        **at(op) | {"location": line_of_op(trace, op) if scale is None else line_of_weight(trace, scale.parameter), "module": name},
+    )
+
+
+def drift_of(run: Run) -> Drift | None:
+    """The drift along the main path, its last station (the head) left out; None with fewer than four measured stations."""
+    stations = [s for s in main_path(run)[:-1] if s.forward is not None and not s.forward.nonfinite and s.forward.std > 0]
+    stations = stations[:: -(-len(stations) // MOST) or 1]
+    if len(stations) < 4:
+        return None
+    logs = [2 * log10(s.forward.std) for s in stations if s.forward is not None]
+    return Drift(stations, logs, theil_sen(logs), theil_sen(logs[len(logs) // 2 :]))
+
+
+def theil_sen(values: list[float]) -> float:
+    """Median slope over all pairs."""
+    return median((values[j] - values[i]) / (j - i) for i, j in combinations(range(len(values)), 2))
+
+
+def _cause(run: Run, drift: Drift) -> LayerScale | None:
+    """The weight on the path whose scale is furthest off in the direction of the drift, where it is off by a third or more."""
+    names = {layer for station in drift.stations for layer in station.layers}
+    sign = 1 if drift.slope > 0 else -1
+    scales = [s for s in layer_scales(run) if s.parameter.module in names and s.gain > 0 and sign * log10(s.ratio) > log10(4 / 3)]
+    return max(scales, key=lambda s: sign * log10(s.ratio), default=None)

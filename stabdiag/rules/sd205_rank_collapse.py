@@ -1,0 +1,217 @@
+"""Samples or tokens that become the same with depth.
+
+## What it does
+Takes a fixed sample of rows (samples or tokens, at most 64) at every station of the main path and measures, after centring, how
+far a row is from its nearest neighbour: d = mean_i min_j |x_i - x_j|² / mean |x_i - x_j|², and the effective rank
+(Σλ)²/Σλ² of the covariance, which is 1 when all rows lie on a line and never below the stable rank Σλ/max λ. d falls to 0 when
+rows coincide in clusters (all tokens of a sample alike) as well as when they all lie on a line. An error needs d below
+`error_distance` times its value at the first station at the end of the path, reached over several layers: without the largest
+single drop, `spread_decades` decades must remain. So does an effective rank below `rank` where the first station's is above
+twice that. A warning needs a mean pairwise cosine above `cosine` at the end where it was below 0.5 at first, and an effective
+rank below 2.
+
+## Why it matters
+A head cannot tell apart what arrives as the same vector. Self-attention without residual connections and MLPs converges to
+identical tokens doubly exponentially with depth.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.MultiheadAttention(16, 2, batch_first=True) for _ in range(8))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x, x, x)[0]  # expect: SD205
+        return self.head(x)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.MultiheadAttention(16, 2, batch_first=True) for _ in range(8))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x, x, x)[0]
+        return self.head(x)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Net()
+
+
+def example_inputs():
+    return (torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## What it does not detect
+Inputs whose rows are alike to begin with, paths with fewer than `least_stations` measured stations or fewer than
+`least_rows` rows, and collapse inside residual branches. Embeddings that are copied (learned queries repeated for every sample)
+drop once and are not called a collapse.
+
+## Thresholds
+- `error_distance` = 1e-4: healthy models at initialisation stay above 1e-2 of their first station; attention without residual
+  connections reaches 1e-10 in three layers.
+- `spread_decades` = 2.0: decades of d that remain without the largest single drop.
+- `rank` = 1.05: effective rank.
+- `cosine` = 0.98.
+- `least_stations` = 4, `least_rows` = 32.
+
+## References
+Dong, Cordonnier & Loukas 2021, Attention is not all you need (arXiv:2103.03404); Noci et al. 2022, Signal Propagation in
+Transformers (arXiv:2206.03126).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from math import isfinite, log10
+from typing import Any
+
+from stabdiag.edit import line_of_op
+from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.graph import Station, main_path
+from stabdiag.rule import Measurement
+from stabdiag.trace import Op, Run, Trace
+from stabdiag.unit_facts import rows_of
+from stabdiag.units import probed
+
+ROWS = 64
+FLOOR = 1e-12  # of d in float32: below it only rounding is left
+STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "add_", "cat")
+
+
+def rank_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Mean cosine, effective rank and nearest-neighbour distance of a sample of rows; None below 32 rows or 8 units."""
+    if unit_dim is None or output.shape[unit_dim] < 8 or output.numel() < 32 * output.shape[unit_dim]:
+        return None
+    x = rows_of(output.detach(), unit_dim, ROWS)
+    x = x[:, :: max(1, x.shape[1] // ROWS)].double()
+    n = x.shape[0]
+    if n < 16:
+        return None
+    unit = x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    cosine = (unit.sum(0).square().sum() - n) / (n * (n - 1))
+    x = x - x.mean(0)
+    gram = x @ x.T
+    norms = gram.diagonal()
+    total = norms.sum()
+    apart = norms + norms[:, None] - 2 * gram
+    nearest = (apart + apart.new_full((n,), float("inf")).diag().nan_to_num(0.0, float("inf"))).amin(1).clamp(min=0).mean()
+    return {
+        "measured": 1,
+        "rows": output.numel() / output.shape[unit_dim],
+        "cosine": cosine,
+        "rank": total.square() / gram.square().sum(),
+        "nearest": nearest * (n - 1) / (2 * total),
+    }
+
+
+def _forward(run: Run, op: Op) -> bool:
+    return op.phase == "forward"
+
+
+MEASUREMENTS = (Measurement("rank", STATION_OPS, rank_facts, where=_forward, reads_inputs=False),)
+
+
+def check(
+    trace: Trace,
+    *,
+    error_distance: float = 1e-4,
+    spread_decades: float = 2.0,
+    rank: float = 1.05,
+    cosine: float = 0.98,
+    least_stations: int = 4,
+    least_rows: int = 32,
+) -> Iterator[Finding]:
+    """Judge the main path of the model as built, of other seeds and after two steps."""
+
+    def judge(path: list[tuple[Station, dict[str, float]]]) -> Severity | None:
+        if len(path) < least_stations or path[0][1]["rows"] < least_rows:
+            return None
+        first, last = path[0][1], path[-1][1]
+        distances = [max(fact["nearest"], FLOOR) for _, fact in path]
+        steps = [log10(b / a) for a, b in pairwise(distances)]
+        gradual = -(sum(steps) - min(steps)) >= spread_decades
+        if first["nearest"] > 0.05 and distances[-1] < error_distance * distances[0] and gradual:
+            return Severity.ERROR
+        if last["rank"] < rank and first["rank"] > 2 * rank:
+            return Severity.ERROR
+        alike = last["cosine"] > cosine and first["cosine"] < 0.5 and last["rank"] < 2 < first["rank"]
+        return Severity.WARNING if alike else None
+
+    run = trace.run("float32")
+    path = ranks(run) if run is not None else []
+    severity = judge(path)
+    others = [ranks(r) for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
+    if severity is None or any(other and judge(other) is None for other in others):
+        return
+    first, last = path[0][1], path[-1][1]
+    start = next((s for s, fact in path[1:] if fact["nearest"] < 0.03 * first["nearest"]), path[-1][0])
+    op = start.op
+    yield Finding(
+        "",
+        "",
+        severity,
+        f"rows become alike with depth: distance to the nearest neighbour {first['nearest']:.2g} of the mean at the first layer, "
+        f"{last['nearest']:.2g} at the last of {len(path)}, effective rank {first['rank']:.3g} and {last['rank']:.3g}",
+        precisions=probed(trace),
+        label="rows are alike from here on",
+        evidence={
+            "nearest": [fact["nearest"] for _, fact in path],
+            "effective_rank": [round(fact["rank"], 3) for _, fact in path],
+            "cosine": [round(fact["cosine"], 4) for _, fact in path],
+            "op_index": op.index,
+        },
+        fixes=[
+            Fix("residual", "carry the signal past every layer", "x = x + layer(x)"),
+            Fix("replace-activation", "follow every mixing layer by an MLP with a residual connection", "x = x + mlp(norm(x))"),
+        ],
+        **at(op) | {"location": op.location or line_of_op(trace, op), "module": op.layer or op.module},
+    )
+
+
+def ranks(run: Run) -> list[tuple[Station, dict[str, float]]]:
+    """The measured stations of the main path with their facts averaged over calls and batches, those with finite facts."""
+    found = []
+    for station in main_path(run):
+        facts = station.op.facts.get("rank")
+        if facts is None:
+            continue
+        mean = {name: value / facts["measured"] for name, value in facts.items()}
+        if all(isfinite(v) for v in mean.values()):
+            found.append((station, mean))
+    return found

@@ -7,7 +7,7 @@ Sources: IEEE 754-2019 for float64, float32 and float16; Intel's bfloat16 defini
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log2
+from math import frexp, log2
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Format:
     def unit_roundoff(self) -> float:
         """Largest relative error of rounding to nearest: 2^-digits."""
         return 2.0**-self.digits
+
+    def spacing(self, magnitude: float) -> float:
+        """Distance between neighbouring numbers at a magnitude."""
+        return 2.0 ** (frexp(max(magnitude, self.tiny))[1] - self.digits)
 
     @property
     def max_exponent(self) -> int:

@@ -133,7 +133,7 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
     ]
     operand = run.output_of(edit)
     if edit is not op and operand is not None and operand.stats is not None:
-        spacing = operand.stats.max_abs * 2 * format_of(operand.dtype).unit_roundoff
+        spacing = format_of(operand.dtype).spacing(operand.stats.max_abs)
         notes.append(
             f"cause: its operand reaches {operand.stats.max_abs:,.4g}, where {operand.dtype} has a spacing of {spacing:.2g}"
         )

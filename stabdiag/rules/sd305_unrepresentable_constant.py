@@ -1,0 +1,233 @@
+"""A literal, an id or a position that the format cannot hold.
+
+## What it does
+Literals: a finite constant written by `masked_fill`, `full`, `fill` or `where` whose magnitude is above the format's largest
+value (-1e9 in float16), read from the float32 run and reported where the precision broke at it or was not reached. Integers:
+positions, counters and ids held in a 16-bit format above 2^p (256 in bfloat16, 2,048 in float16), where neighbours become
+equal, and that are then used as an index. Constants that depend on the dtype (`torch.finfo(x.dtype).min`) adapt and are left
+alone.
+
+## Why it matters
+`masked_fill(mask, -1e9)` raises in float16; a position counter in bfloat16 skips 257 and reads another row of the table.
+
+## Bad
+```python
+import torch
+from torch import nn
+
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token, self.position = nn.Embedding(20, 8), nn.Embedding(300, 8)
+        self.head = nn.Linear(8, 20)
+
+    def forward(self, ids, mask):
+        position = torch.cumsum(mask.to(self.token.weight.dtype), 1) - 1  # expect: SD305
+        return self.head(self.token(ids) + self.position(position.long().clamp(max=299)))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Positions()
+
+
+def example_inputs():
+    ids = torch.randint(0, 20, (2, 300), generator=torch.Generator().manual_seed(0))
+    return {"ids": ids, "mask": torch.ones(2, 300, dtype=torch.long)}
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## Good
+```python
+import torch
+from torch import nn
+
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token, self.position = nn.Embedding(20, 8), nn.Embedding(300, 8)
+        self.head = nn.Linear(8, 20)
+
+    def forward(self, ids, mask):
+        position = torch.cumsum(mask, 1) - 1
+        return self.head(self.token(ids) + self.position(position.clamp(max=299)))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Positions()
+
+
+def example_inputs():
+    ids = torch.randint(0, 20, (2, 300), generator=torch.Generator().manual_seed(0))
+    return {"ids": ids, "mask": torch.ones(2, 300, dtype=torch.long)}
+
+
+def loss(output):
+    return output.square().mean()
+```
+
+## What it does not detect
+Integers that serve as features or as angles: there SD501 measures what the rounding costs. Literals that only scale or add,
+and that a softmax consumes: an overflow to -inf is as good there.
+
+## Thresholds
+None: the limits are the format's largest value and 2^p with p its significand bits.
+
+## References
+- IEEE 754-2019: consecutive integers are exact up to 2^p.
+- PyTorch issue 137774 and huggingface/transformers issue 28685: positions in bfloat16; NVIDIA/apex issue 93: -1e9 masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stabdiag.counterpart import Counterparts
+from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.formats import FORMATS, Format, format_of
+from stabdiag.picture import place
+from stabdiag.poison import WRITES_A_CONSTANT
+from stabdiag.snippet import expression
+from stabdiag.trace import Op, Run, Trace
+
+explains = ("SD002", "SD501", "SD301")
+
+_KEEPS_INTEGERS = frozenset(
+    ["cumsum", "add", "sub", "rsub", "clamp", "clamp_min", "clamp_max", "neg", "relu", "cat", "stack", "where", "masked_fill"]
+)
+
+
+def check(trace: Trace) -> Iterator[Finding]:
+    """Literals of the float32 graph, integers of every 16-bit run."""
+    base = trace.run("float32")
+    broken = {missing.precision for missing in trace.not_run} - {"float64", "float32"}
+    for precision in sorted(broken):
+        if base is not None:
+            yield from _literals(trace, base, precision)
+    for run in trace.runs:
+        if run.precision not in ("float64", "float32") and not run.step and not run.seed:
+            yield from _integers(trace, run, format_of(run.precision))
+
+
+def _literals(trace: Trace, base: Run, precision: str) -> Iterator[Finding]:
+    """The first literal beyond the range at or behind the place where a precision broke."""
+    limits, run = format_of(precision), trace.run(precision)
+    reached = set() if run is None else {op.index for o in run.ops if (op := Counterparts(run, base).op(o)) is not None}
+    for op in base.phase("forward", "loss"):
+        value = next((op.attributes[k] for k in ("value", "fill_value") if k in op.attributes), None)
+        if op.name not in WRITES_A_CONSTANT or op.index in reached or not isinstance(value, int | float):
+            continue
+        if not limits.max < abs(value) < float("inf") or abs(value) in {f.max for f in FORMATS.values()}:
+            continue
+        yield _finding(
+            trace,
+            precision,
+            op,
+            f"the constant {value:g} of `{op.name}` does not exist in {limits.name}, whose range ends at ±{limits.max:,.5g}",
+            f"beyond ±{limits.max:,.5g}",
+            {"op_index": op.index, "constant": value},
+            [
+                Fix(
+                    "dtype-minimum",
+                    "use the smallest number of the tensor's own dtype",
+                    expression(op.location, "x.masked_fill(mask, -1e9)").replace(
+                        _written(op, value), "torch.finfo(x.dtype).min"
+                    ),
+                )
+            ],
+        )
+        return
+
+
+def _written(op: Op, value: float) -> str:
+    """The literal as the author may have typed it."""
+    text = op.location.source if op.location is not None else ""
+    spelled = (f"{value:g}", repr(value), f"{value:.0e}".replace("e+0", "e").replace("e+", "e"))
+    return next((s for s in spelled if s in text), spelled[-1])
+
+
+def _integers(trace: Trace, run: Run, limits: Format) -> Iterator[Finding]:
+    """The first tensor of integers beyond 2^p that ends as an index."""
+    whole: set[int] = set()
+    for op in run.phase("forward", "loss"):
+        output = run.output_of(op)
+        if output is None or not output.dtype.startswith(("float", "bfloat")):
+            continue
+        if not (_from_integers(run, op) or (op.inputs and (op.view or op.name in _KEEPS_INTEGERS) and _whole(run, op, whole))):
+            continue
+        whole.update(op.outputs)
+        if output.dtype != limits.name or output.stats is None or output.stats.max_abs <= 2.0**limits.digits:
+            continue
+        index = _used_as_index(run, op.outputs[0])
+        if index is None:
+            continue
+        spacing = limits.spacing(output.stats.max_abs)
+        yield _finding(
+            trace,
+            run.precision,
+            op,
+            f"integers up to {output.stats.max_abs:,.0f} are held in {limits.name}, exact only to {2**limits.digits:,} and "
+            f"{spacing:.0f} apart at the top, and then used as an index",
+            f"exact only up to {2**limits.digits:,}",
+            {"op_index": op.index, "largest": output.stats.max_abs, "reaches": list(range(op.index, len(run.ops)))},
+            [
+                Fix(
+                    "integer-positions",
+                    "keep positions and ids in int64",
+                    f"{expression(op.location, 'position')}  # on int64 tensors",
+                )
+            ],
+        )
+        return
+
+
+def _from_integers(run: Run, op: Op) -> bool:
+    if op.name == "_to_copy":
+        return bool(op.inputs) and run.values[op.inputs[0]].dtype.startswith(("int", "uint", "bool"))
+    return op.name == "arange" and all(float(op.attributes.get(k, 0)).is_integer() for k in ("start", "end", "step"))
+
+
+def _whole(run: Run, op: Op, whole: set[int]) -> bool:
+    scalars = [op.attributes.get(k) for k in ("other", "min", "max", "value")]
+    integral = all(isinstance(s, bool | int) or (isinstance(s, float) and s.is_integer()) for s in scalars if s is not None)
+    floats = [v for v in op.inputs if run.values[v].dtype.startswith(("float", "bfloat"))]
+    return integral and bool(floats) and all(v in whole for v in floats)
+
+
+def _used_as_index(run: Run, value_id: int, steps: int = 12) -> Op | None:
+    """The op that turns the value into integers again, through ops that keep integers."""
+    for op in run.consumers(value_id):
+        if op.phase == "backward" or not op.outputs:
+            continue
+        output = run.values[op.outputs[0]]
+        if op.name == "_to_copy" and output.dtype.startswith("int"):
+            return op
+        if steps and (op.view or op.name in _KEEPS_INTEGERS) and output.dtype.startswith(("float", "bfloat")):
+            found = _used_as_index(run, op.outputs[0], steps - 1)
+            if found is not None:
+                return found
+    return None
+
+
+def _finding(
+    trace: Trace, precision: str, op: Op, message: str, label: str, evidence: dict[str, object], fixes: list[Fix]
+) -> Finding:
+    return Finding(
+        "",
+        "",
+        Severity.ERROR,
+        message,
+        module=op.module or op.layer,
+        op=op.name,
+        precisions=[precision],
+        location=place(trace, op),
+        label=label,
+        evidence=evidence,
+        fixes=fixes,
+    )

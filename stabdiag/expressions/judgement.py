@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-from stabdiag.expressions.forms import EXP, LATE_CLAMP, QUOTIENT, REPLACEABLE, ROOT, SIGMOID_BY_HAND, Expression, expressions
+from stabdiag.expressions.forms import EXP, QUOTIENT, REPLACEABLE, ROOT, Expression, expressions
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import PRECISIONS
 from stabdiag.trace import Location, Op, Run, Trace
+
+REACHED = 20.0
+"""Logits and exponents of this magnitude are nothing unusual once a model is trained; measured in `benchmarks/detection/`."""
 
 _DEGENERATE = ("zero", "constant")
 
@@ -69,15 +73,6 @@ class Judgement:
             return "range unknown"
         return f"range {seen['low']:.3g} to {seen['high']:.3g}"
 
-    def limit(self, where: dict[str, Any]) -> float | None:
-        """The value of the link at which it breaks."""
-        if self.expression.gap_dim is not None:
-            return where.get("gap")
-        if where.get("at") is not None:
-            return float(where["at"])
-        ends = [abs(e) for e in (where.get("low"), where.get("high")) if e is not None]
-        return max(ends) if ends else None
-
     def limits(self) -> str:
         """Where it breaks in each format, in words: "gradient from 88.8, value from 104 in float32; …"."""
         parts = []
@@ -85,7 +80,7 @@ class Judgement:
             told = [
                 f"{kind} from {limit:.3g}"
                 for kind, where in sorted(kinds.items(), key=lambda item: item[1]["factor"])
-                if (limit := self.limit(where)) is not None
+                if (limit := limit_of(self.expression, where)) is not None
             ]
             if told:
                 parts.append(f"{', '.join(told)} in {format}")
@@ -135,10 +130,20 @@ class Judgement:
         return f"the {kind} breaks in {format} when what feeds it is {ways[where['how']].format(where['factor'])}"
 
 
+def limit_of(expression: Expression, where: dict[str, Any]) -> float | None:
+    """The magnitude of the link (its spread for a softmax) at which something breaks."""
+    if expression.gap_dim is not None:
+        return where.get("gap")
+    if where.get("at") is not None:
+        return float(where["at"])
+    ends = [abs(e) for e in (where.get("low"), where.get("high")) if e is not None]
+    return max(ends) if ends else None
+
+
 def reach(breaks: dict[str, dict[str, Any]], formats: tuple[str, ...]) -> float:
     """Smallest factor at which any of the formats breaks; inf where none does but at zeros and constants."""
     found = [b["factor"] for f in formats for b in breaks.get(f, {}).values() if b["how"] not in _DEGENERATE]
-    return min(found, default=float("inf"))
+    return min(found, default=inf)
 
 
 def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) -> Iterator[Judgement]:
@@ -198,22 +203,27 @@ def _severity(run: Run, expression: Expression, result: dict[str, Any], within: 
         return None
     if any(b["how"] == "observed" for b in breaks["float32"].values()):
         return Severity.ERROR
-    severity = _by_reach(expression, result, reach(breaks, ("float32",)), reach(breaks, tuple(breaks)), within)
+    severity = _by_form(expression, result, within)
     location = run.ops[expression.op].location
     if location is not None and location.library:
         return {Severity.ERROR: Severity.WARNING, Severity.WARNING: Severity.INFO}.get(severity)
     return severity
 
 
-def _by_reach(expression: Expression, result: dict[str, Any], single: float, any_format: float, within: float) -> Severity:
-    form = expression.form
-    if form == EXP:  # everybody writes exp(log_variance): loud only where training is about to get there
-        return Severity.WARNING if single <= within else Severity.INFO
+def _by_form(expression: Expression, result: dict[str, Any], within: float) -> Severity:
+    form, breaks = expression.form, result["breaks"]
+    near = reach(breaks, ("float32",)) <= within
     if form in REPLACEABLE:
-        return Severity.ERROR if any_format <= within else Severity.WARNING
-    if form in (LATE_CLAMP, SIGMOID_BY_HAND):
-        return Severity.ERROR if single <= within else Severity.WARNING
+        near = reach(breaks, tuple(breaks)) <= within or _reached(expression, breaks)
     seen = result.get("observed", {})
     if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
-        return Severity.ERROR  # it passes through 0 between two elements of one batch
-    return Severity.ERROR if single <= within else Severity.WARNING
+        near = True  # it passes through 0 between two elements of one batch
+    if form == EXP and not _hidden(result):  # everybody writes exp(log_variance)
+        return Severity.WARNING if near else Severity.INFO
+    return Severity.ERROR if near else Severity.WARNING
+
+
+def _reached(expression: Expression, breaks: dict[str, Any]) -> bool:
+    """Whether it breaks at a magnitude that training gets to, in any probed format."""
+    limits = [limit_of(expression, where) for kinds in breaks.values() for where in kinds.values()]
+    return min((limit for limit in limits if limit is not None), default=inf) <= REACHED

@@ -169,13 +169,13 @@ class Subexpression:
     def _summary(self, operand: Tensor, result: Tensor, inner: Tensor, gradient: Tensor | None, link: Tensor) -> Lanes:
         link = link.double()
         finite = torch.isfinite(link)
-        low = torch.where(finite, link, torch.inf).flatten(1).amin(1)
-        high = torch.where(finite, link, -torch.inf).flatten(1).amax(1)
+        low = torch.where(finite, link, torch.inf).reshape(len(link), -1).amin(1)
+        high = torch.where(finite, link, -torch.inf).reshape(len(link), -1).amax(1)
         gap = torch.full_like(low, torch.nan)
         if self.gap_dim is not None and link.dim() > 1:
             dim = self.gap_dim + 1 if self.gap_dim >= 0 else self.gap_dim
             rows = torch.where(finite, link, -torch.inf).amax(dim) - torch.where(finite, link, torch.inf).amin(dim)
-            gap = rows.flatten(1).amax(1)
+            gap = rows.reshape(len(link), -1).amax(1)
         return Lanes(
             _broken(operand).tolist(),
             _broken(result).tolist(),
@@ -198,14 +198,14 @@ def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Ten
 
 
 def _broken(tensor: Tensor) -> Tensor:
-    return (~torch.isfinite(tensor)).flatten(1).sum(1)
+    return (~torch.isfinite(tensor)).reshape(len(tensor), -1).sum(1)
 
 
 def _smallest_broken(link: Tensor, result: Tensor, gradient: Tensor | None) -> Tensor:
     at = link.new_full((len(link),), torch.nan)
     for broken in (result, gradient):
         if broken is not None and broken.shape == link.shape:
-            here = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf).flatten(1).amin(1)
+            here = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf).reshape(len(link), -1).amin(1)
             at = torch.fmin(at, torch.where(here < torch.inf, here, torch.nan))
     return at
 

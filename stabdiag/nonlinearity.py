@@ -25,6 +25,7 @@ RELU_OPS = (
     "mul",
     "where",
     "masked_fill",
+    "add",
 )
 SQUASHING_OPS = {
     "sigmoid": ("sigmoid", "sigmoid_", "reciprocal", "div"),
@@ -62,6 +63,9 @@ def is_relu(run: Run, op: Op) -> bool:
         return (_is_zero(run, b) and _compares(run, mask, a, _GREATER)) or (
             _is_zero(run, a) and _compares(run, mask, b, _LESS)
         )
+    if name == "add" and len(op.inputs) == 2:  # (x + |x|) / 2
+        size = _made_by(run, op.inputs[1], "abs") or _made_by(run, op.inputs[0], "abs")
+        return size is not None and all(_same(run, i, size.inputs[0]) or _same(run, i, size.outputs[0]) for i in op.inputs)
     if name == "masked_fill" and len(op.inputs) >= 2:
         return given.get("value") == 0 and _compares(run, op.inputs[1], op.inputs[0], _LESS)
     return False
@@ -130,7 +134,7 @@ def _compares(run: Run, mask: int, operand: int, names: tuple[str, ...]) -> bool
     if op is None or op.name not in names:
         return False
     against = op.attributes.get("other") == 0 or (len(op.inputs) == 2 and _is_zero(run, op.inputs[1]))
-    return against and run.behind_views(op.inputs[0]) == run.behind_views(operand)
+    return against and _same(run, op.inputs[0], operand)
 
 
 def _made_by(run: Run, value_id: int, *names: str) -> Op | None:
@@ -151,12 +155,26 @@ def _quotient(run: Run, above: int, below: int) -> str | None:
         return None
     if len(plus.inputs) == 1 and plus.attributes.get("other") == 1:
         size = _made_by(run, plus.inputs[0], "abs")
-        same = size is not None and run.behind_views(size.inputs[0]) == run.behind_views(above)
-        if same:
+        if size is not None and _same(run, size.inputs[0], above):
             return "softsign"
-        power = run.behind_views(plus.inputs[0])
-        return "sigmoid" if _made_by(run, power, "exp") is not None and run.behind_views(above) == power else None
+        return "sigmoid" if _made_by(run, above, "exp") is not None and _same(run, above, plus.inputs[0]) else None
     minus = _made_by(run, above, "sub")
     if minus is not None and len(plus.inputs) == 2 and all(_made_by(run, i, "exp") is not None for i in plus.inputs):
-        return "tanh" if {*map(run.behind_views, plus.inputs)} == {*map(run.behind_views, minus.inputs)} else None
+        return "tanh" if all(_same(run, a, b) for a, b in zip(plus.inputs, minus.inputs, strict=True)) else None
     return None
+
+
+def _same(run: Run, a: int, b: int, depth: int = 4) -> bool:
+    """Whether two values are equal by construction: the same one behind views, or the same op on the same values."""
+    a, b = run.behind_views(a), run.behind_views(b)
+    if a == b:
+        return True
+    one, other = run.producer(a), run.producer(b)
+    return (
+        depth > 0
+        and one is not None
+        and other is not None
+        and (one.name, one.attributes, len(one.inputs)) == (other.name, other.attributes, len(other.inputs))
+        and one.name in ("exp", "neg", "abs", "clamp", "clamp_max", "clamp_min", "mul", "add", "sub", "div")
+        and all(_same(run, i, j, depth - 1) for i, j in zip(one.inputs, other.inputs, strict=True))
+    )

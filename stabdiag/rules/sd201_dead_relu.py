@@ -6,7 +6,7 @@ ever above zero. `F.relu`, `clamp(min=0)`, `maximum(x, 0)`, `relu6`, `threshold`
 are ReLUs alike. A silent unit counts as dead when the 95 % upper bound of its firing probability is below `firing`: either
 3/n for n effective samples (a batch of B samples with P positions each counts as B·√P), or, from mean m and spread s of its
 pre-activation, 4/9·s²/(s²+m²). An error needs the lower 95 % bound (Wilson) of the dead share above `error_share`, or a layer
-that is silent as a whole; a warning needs it above `warning_share` with the counting evidence. The state after two optimizer
+that is silent as a whole; a warning needs it above `warning_share` on `warning_samples` effective samples. The state after two optimizer
 steps is judged the same way: a layer that comes back to life by itself is reported as information, one that dies in those two
 steps as an error where the optimizer is the author's, else as a warning.
 
@@ -80,7 +80,9 @@ later in training than two steps (scan a checkpoint, or use `--steps`).
 - `error_share` = 0.5: lower 95 % bound of the share of dead units. Where the data hardly moves a layer (a constant input, a
   few similar samples), half of its units are off by symmetry; more than half is not chance.
 - `warning_share` = 0.2.
-- `firing` = 0.01: a unit that fires on less than 1 % of samples counts as dead; 3/n reaches it at 300 effective samples.
+- `firing` = 0.05: a unit that fires on less than 5 % of samples counts as dead. 3/n reaches it at 60 effective samples, the
+  bound from moments where the mean lies 2.8 spreads below zero.
+- `warning_samples` = 300: effective samples that a warning needs; 3/n is 1 % there.
 - `least_units` = 16: all 8 units of a layer are off together with probability 1/256 in a healthy model, 16 with 1.5e-5.
 - `least_samples` = 8: effective samples below which nothing is claimed.
 
@@ -149,7 +151,8 @@ def check(
     *,
     error_share: float = 0.5,
     warning_share: float = 0.2,
-    firing: float = 0.01,
+    firing: float = 0.05,
+    warning_samples: int = 300,
     least_units: int = 16,
     least_samples: int = 8,
 ) -> Iterator[Finding]:
@@ -160,7 +163,7 @@ def check(
             return None
         if evidence.whole or evidence.bound > error_share:
             return Severity.ERROR
-        counted = never_seen_upper(evidence.samples) <= firing
+        counted = evidence.samples >= warning_samples
         return Severity.WARNING if counted and evidence.bound > warning_share else None
 
     first, later = trace.run("float32"), trace.run("float32", step=2)

@@ -202,13 +202,12 @@ def check(
     run, later = trace.run("float32"), trace.run("float32", step=2)
     if run is None:
         return
-    after = {e.site.key: e for e in collect(later)} if later is not None else {}
-    for evidence in collect(run):
+    after = {e.site.key: e for e in collect(later, deliberate)} if later is not None else {}
+    for evidence in collect(run, deliberate):
         if evidence.elements < least_elements or evidence.bound <= warning_share:
             continue
         op = evidence.site.op
-        held = abs(evidence.mean) > deliberate * evidence.spread and all(gates(run, o) for o in evidence.site.ops)
-        if held or _excused(trace, run, evidence):
+        if _excused(trace, run, evidence):
             continue
         end = after.get(evidence.site.key)
         if end is not None and end.bound <= warning_share:
@@ -217,8 +216,8 @@ def check(
         yield _finding(trace, run, op, evidence, severity)
 
 
-def collect(run: Run) -> list[Evidence]:
-    """The evidence of every site of a run whose results are finite."""
+def collect(run: Run, deliberate: float) -> list[Evidence]:
+    """The evidence of every site of a run whose results are finite; gates that a bias holds count as working."""
     batch, found = batch_size(run), []
     for kind in SQUASHING_OPS:
         for site in sites(run, f"flat-{kind}").values():
@@ -228,8 +227,11 @@ def collect(run: Run) -> list[Evidence]:
             facts = site.facts
             units, rows = len(facts["flat"]), facts["sampled"]
             count = units * rows
-            flat, mean = sum(facts["flat"]), facts["sum"] / count
-            flat_units = sum(n > SATURATED_UNIT * rows for n in facts["flat"])
+            working = [op.facts[f"flat-{kind}"] for op in site.ops if not _held(run, op, f"flat-{kind}", deliberate)]
+            per_unit = [sum(counts) for counts in zip(*(f["flat"] for f in working), strict=True)] or [0]
+            flat, mean = sum(per_unit), facts["sum"] / count
+            flat_units = sum(n > SATURATED_UNIT * rows for n in per_unit)
+            high = sum(f["high"] for f in working)
             elements = units * effective_samples(facts["rows"], batch, site.calls * run.batches)
             bound = wilson_lower(flat / count * elements, elements)
             if elements / units >= 1 / (1 - SATURATED_UNIT):
@@ -241,7 +243,7 @@ def collect(run: Run) -> list[Evidence]:
                     flat / count,
                     units,
                     flat_units,
-                    facts["high"] / flat if flat else 0.0,
+                    high / flat if flat else 0.0,
                     bound,
                     elements,
                     mean,
@@ -250,6 +252,15 @@ def collect(run: Run) -> list[Evidence]:
                 )
             )
     return found
+
+
+def _held(run: Run, op: Op, name: str, deliberate: float) -> bool:
+    """Whether a call is a gate that its bias holds open or closed: its pre-activation lies to one side of 0 throughout."""
+    facts = op.facts[name]
+    count = len(facts["flat"]) * facts["sampled"]
+    mean = facts["sum"] / count
+    spread = sqrt(max(0.0, facts["sum_sq"] / count - mean * mean))
+    return abs(mean) > deliberate * spread and gates(run, op)
 
 
 def _excused(trace: Trace, run: Run, evidence: Evidence) -> bool:

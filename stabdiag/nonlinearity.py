@@ -60,9 +60,7 @@ def is_relu(run: Run, op: Op) -> bool:
         return _compares(run, a, b, _GREATER) or _compares(run, b, a, _GREATER)
     if name == "where" and len(op.inputs) == 3:
         mask, a, b = op.inputs
-        return (_is_zero(run, b) and _compares(run, mask, a, _GREATER)) or (
-            _is_zero(run, a) and _compares(run, mask, b, _LESS)
-        )
+        return (_is_zero(run, b) and _compares(run, mask, a, _GREATER)) or (_is_zero(run, a) and _compares(run, mask, b, _LESS))
     if name == "add" and len(op.inputs) == 2:  # (x + |x|) / 2
         size = _made_by(run, op.inputs[1], "abs") or _made_by(run, op.inputs[0], "abs")
         return size is not None and all(_same(run, i, size.inputs[0]) or _same(run, i, size.outputs[0]) for i in op.inputs)

@@ -25,7 +25,7 @@ def softmax_facts(inputs: list[Any], output: Any, unit_dim: int | None, attribut
 
 
 def masked_rows(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Which rows are entirely -inf: how many, by index of the first dimension and of the queries (the last one but the keys)."""
+    """Which rows are entirely -inf: how many, by index of the first dimension and of the queries (last but the keys)."""
     logits, dim = inputs[0].detach(), attributes.get("dim", -1)
     if logits.numel() == 0:
         return {}

@@ -30,8 +30,8 @@ def rows_of(tensor: Any, unit_dim: int, most: int) -> Any:
 
 
 def relu_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Per unit of a ReLU: in how many calls it fired (exact, over every sample and position), and moments of its input and
-    output over a fixed sample of rows. None where the units are unknown or there are no rows."""
+    """Per unit of a ReLU: in how many calls it fired (exact, over every sample and position) and never stopped, and moments of
+    its input and output over a fixed sample of rows. None where the units are unknown or there are no rows."""
     if unit_dim is None or output.numel() == 0 or not output.is_floating_point():
         return None
     shaped = [t for t in inputs if t.is_floating_point() and t.shape == output.shape]
@@ -51,6 +51,7 @@ def relu_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes:
         "rows": output.numel() / output.shape[unit_dim],
         "sampled": after.shape[0],
         "fired": fired.int(),
+        "steady": (after > 0).all(0).int(),
         "sum": before.sum(0),
         "sum_sq": before.square().sum(0),
         "activity": after.abs().sum(0),

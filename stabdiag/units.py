@@ -7,12 +7,13 @@ calls and batches of a site, so that a recurrent ReLU that is half asleep at eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from typing import Any
 
+from stabdiag.finding import Finding
 from stabdiag.trace import Op, Run, Trace
 
 ONE_SIDED_95 = 1.6449  # standard normal quantile
@@ -44,6 +45,25 @@ def tail_upper(mean: float, spread: float) -> float:
 def probed(trace: Trace) -> list[str]:
     """The probed precisions without the float64 reference: what shows in float32 before any rounding shows in all of them."""
     return [name for name in trace.precisions if name != "float64"]
+
+
+def one_per_line(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings whose edit is one and the same line become one: the worst of them, with the modules of the others in a note."""
+    groups: dict[object, list[Finding]] = {}
+    for finding in findings:
+        at = finding.location
+        groups.setdefault((at.path, at.line) if at is not None else (finding.module, finding.op), []).append(finding)
+    first = []
+    for group in groups.values():
+        worst = max(group, key=lambda f: f.severity.rank)
+        others = [f"`{f.op}` of `{f.module}`" for f in group if f is not worst]
+        if others:
+            worst.notes.append(
+                f"evidence: so are {', '.join(others[:6])}" + (f" and {len(others) - 6} more" if len(others) > 6 else "")
+            )
+            worst.evidence["also"] = [f.module for f in group if f is not worst]
+        first.append(worst)
+    return first
 
 
 def batch_size(run: Run) -> int:
@@ -103,6 +123,5 @@ def _plus(a: Any, b: Any) -> Any:
 def moments(sums: Sequence[float], squares: Sequence[float], rows: float) -> list[tuple[float, float]]:
     """(mean, standard deviation) of each unit from its sums over `rows` rows."""
     return [
-        (total / rows, sqrt(max(0.0, square / rows - (total / rows) ** 2)))
-        for total, square in zip(sums, squares, strict=True)
+        (total / rows, sqrt(max(0.0, square / rows - (total / rows) ** 2))) for total, square in zip(sums, squares, strict=True)
     ]

@@ -72,7 +72,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         self._statistics = statistics
         self._known: dict[_Key, int] = {}
         self._detached: dict[_Key, int] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
-        self._written: dict[int, int] = {}
+        self._written: dict[int, tuple[int, _Key]] = {}
         self._layers: list[str] = []
         self._op_of_sequence: dict[int, int] = {}
         self._owner = {id(p): path for path, m in model.named_modules() for p in m.parameters(recurse=False)}
@@ -126,8 +126,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
             known = detached
         if self._written:
             written = self._written.get(tensor.untyped_storage().data_ptr())
-            if written is not None and (known is None or written > known):
-                return written
+            if written is not None and (known is None or (written[0] > known and not _siblings(written[1], key))):
+                return written[0]
         return known
 
     def _lookup(self, tensor: Tensor) -> int:
@@ -219,7 +219,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
             if key is not None:
                 (self._detached if info.name == "detach" else self._known)[key] = value_id
                 if info.mutates:
-                    self._written[tensor.untyped_storage().data_ptr()] = value_id
+                    self._written[tensor.untyped_storage().data_ptr()] = value_id, key
             if not tensor.dtype.is_floating_point:
                 if self._compare is not None and info.name in DISCRETE:
                     self._compare(op, value, tensor)
@@ -316,6 +316,12 @@ def _key(tensor: Tensor) -> _Key | None:
     if not address:
         return None
     return (address, tensor.dtype, tensor.shape, tensor.stride())
+
+
+def _siblings(a: _Key, b: _Key) -> bool:
+    """Whether two views of one storage are parts of a chunk or split: same sizes and strides, different addresses. What is
+    written to one is not written to the other (the gates of a recurrent cell)."""
+    return bool(a[0] != b[0] and a[1:] == b[1:])
 
 
 def _arguments(info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:

@@ -5,10 +5,12 @@ Counts, per unit (channel, feature) of every ReLU, over all samples, positions, 
 ever above zero. `F.relu`, `clamp(min=0)`, `maximum(x, 0)`, `relu6`, `threshold`, `x * (x > 0)` and `torch.where(x > 0, x, 0)`
 are ReLUs alike. A silent unit counts as dead when the 95 % upper bound of its firing probability is below `firing`: either
 3/n for n effective samples (a batch of B samples with P positions each counts as B·√P), or, from mean m and spread s of its
-pre-activation, 4/9·s²/(s²+m²). An error needs the lower 95 % bound (Wilson) of the dead share above `error_share`, or a layer
-that is silent as a whole; a warning needs it above `warning_share` on `warning_samples` effective samples. The state after two optimizer
-steps is judged the same way: a layer that comes back to life by itself is reported as information, one that dies in those two
-steps as an error where the optimizer is the author's, else as a warning.
+pre-activation, 4/9·s²/(s²+m²). Units that are always on are subtracted: where the data hardly moves a layer (deep plain
+networks, a squeezed layer on a few samples), as many units are always on as always off, and nothing is wrong with its bias.
+An error needs the lower 95 % bound (Wilson) of the share that remains above `error_share` on `least_samples` effective
+samples or more, or a layer that is silent as a whole; a warning needs it above `warning_share` on `warning_samples` effective
+samples. The state after two optimizer steps is judged the same way: a layer that comes back to life by itself is reported as
+information, one that dies in those two steps as an error where the optimizer is the author's, else as a warning.
 
 ## Why it matters
 A dead unit has a zero gradient, so nothing that follows repairs it; a dead layer cuts everything in front of it off from the
@@ -77,14 +79,13 @@ cannot be told from positions unless they are silent as a whole, units that fire
 later in training than two steps (scan a checkpoint, or use `--steps`).
 
 ## Thresholds
-- `error_share` = 0.5: lower 95 % bound of the share of dead units. Where the data hardly moves a layer (a constant input, a
-  few similar samples), half of its units are off by symmetry; more than half is not chance.
+- `error_share` = 0.5: lower 95 % bound of the share of dead units less that of units that are always on.
 - `warning_share` = 0.2.
 - `firing` = 0.05: a unit that fires on less than 5 % of samples counts as dead. 3/n reaches it at 60 effective samples, the
   bound from moments where the mean lies 2.8 spreads below zero.
 - `warning_samples` = 300: effective samples that a warning needs; 3/n is 1 % there.
 - `least_units` = 16: all 8 units of a layer are off together with probability 1/256 in a healthy model, 16 with 1.5e-5.
-- `least_samples` = 8: effective samples below which nothing is claimed.
+- `least_samples` = 32: effective samples that a claim about part of a layer needs, `whole_samples` = 8: about a whole one.
 
 ## References
 Lu et al. 2019, Dying ReLU and Initialization (arXiv:1903.06733); Hanley & Lippman-Hand 1983, If nothing goes wrong, is
@@ -110,6 +111,7 @@ from stabdiag.units import (
     effective_samples,
     moments,
     never_seen_upper,
+    one_per_line,
     probed,
     sites,
     tail_upper,
@@ -126,7 +128,8 @@ class Evidence:
 
     Attributes:
         units, dead: how many, and how many never fired with enough evidence; silent: never fired at all.
-        samples: effective; bound: lower 95 % bound of the dead share.
+        samples: effective; bound: lower 95 % bound of the share by which dead units
+            outnumber those that are always on.
         mean, spread: of the pre-activation over all units; silent_mean: over the silent ones.
     """
 
@@ -154,14 +157,17 @@ def check(
     firing: float = 0.05,
     warning_samples: int = 300,
     least_units: int = 16,
-    least_samples: int = 8,
+    least_samples: int = 32,
+    whole_samples: int = 8,
 ) -> Iterator[Finding]:
     """Judge every ReLU of the model as built and after two optimizer steps."""
 
+    found: list[Finding] = []
+
     def judge(evidence: Evidence) -> Severity | None:
-        if evidence.samples < least_samples or evidence.units < least_units:
+        if evidence.samples < whole_samples or evidence.units < least_units:
             return None
-        if evidence.whole or evidence.bound > error_share:
+        if evidence.whole or (evidence.bound > error_share and evidence.samples >= least_samples):
             return Severity.ERROR
         counted = evidence.samples >= warning_samples
         return Severity.WARNING if counted and evidence.bound > warning_share else None
@@ -173,14 +179,18 @@ def check(
     after = {e.site.key: e for e in collect(later, firing)} if later is not None else {}
     for key in dict.fromkeys([*before, *after]):
         start, end = before.get(key), after.get(key)
-        severity, then = start and judge(start), end and judge(end)
+        severity = judge(start) if start is not None else None
+        then = judge(end) if end is not None else None
         if start is not None and severity is not None:
             revived = end is not None and then is None and end.silent < end.units * warning_share
-            yield _finding(trace, first, start, Severity.INFO if revived else severity, _steps(start, end, revived))
+            found.append(_finding(trace, first, start, Severity.INFO if revived else severity, _steps(start, end, revived)))
         elif start is not None and end is not None and then is not None and later is not None:
+            if end.silent - start.silent < warning_share * end.units:
+                continue
             known = "optimizer" in trace.subject.declared
             note = f"evidence: {start.silent} of {start.units} units were silent before the two steps, {end.silent} after"
-            yield _finding(trace, later, end, then if known else Severity.WARNING, note, died=True)
+            found.append(_finding(trace, later, end, then if known else Severity.WARNING, note, died=True))
+    yield from one_per_line(found)
 
 
 def collect(run: Run, firing: float) -> list[Evidence]:
@@ -196,11 +206,14 @@ def collect(run: Run, firing: float) -> list[Evidence]:
         per_unit = moments(facts["sum"], facts["sum_sq"], facts["sampled"])
         silent = [(m, s) for fired, (m, s) in zip(facts["fired"], per_unit, strict=True) if not fired]
         dead = sum(min(never_seen_upper(samples), tail_upper(m, s)) <= firing for m, s in silent)
+        steady = sum(n == site.calls * batches for n in facts["steady"])
         units = len(per_unit)
         mean = sum(m for m, _ in per_unit) / units
         spread = sqrt(sum(s * s for _, s in per_unit) / units)
         low = sum(m for m, _ in silent) / len(silent) if silent else 0.0
-        found.append(Evidence(site, units, len(silent), dead, samples, wilson_lower(dead, units), mean, spread, low))
+        found.append(
+            Evidence(site, units, len(silent), dead, samples, wilson_lower(max(0, dead - steady), units), mean, spread, low)
+        )
     return found
 
 
@@ -284,7 +297,11 @@ def _fixes(name: str, bias: Parameter | None, died: bool) -> list[Fix]:
         fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(bias.name)})"))
     else:
         fixes.append(
-            Fix("kaiming-init", "initialise the layer for a ReLU", f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")')
+            Fix(
+                "kaiming-init",
+                "initialise the layer for a ReLU",
+                f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")',
+            )
         )
     fixes.append(Fix("leaky-relu", "let a little gradient through where the unit is off", "F.leaky_relu(x, 0.01)"))
     return fixes

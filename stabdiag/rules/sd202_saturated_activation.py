@@ -4,9 +4,10 @@
 Measures, for every bounded nonlinearity, on which share of its elements the derivative is below 1 % of its largest value
 (sigmoid |h| > 6, tanh |h| > 3, softsign |h| > 9, hard variants in their flat part), and how many units are there on more than
 95 % of samples. h is the pre-activation. Gates of LSTM and GRU cells, `1 / (1 + exp(-x))`, and tanh from exponentials count
-alike; saturation at 0 counts as much as at 1. An error needs the lower 95 % bound (Wilson) of either share above `error_share`,
-a warning above `warning_share`. Both must still hold after two optimizer steps. The finding also says on which share the
-derivative is exactly 0 in each precision (sigmoid above 16.6/6.2/8.3, tanh beyond 9.0/3.5/4.5 in float32/bfloat16/float16).
+alike; saturation at 0 counts as much as at 1. An error needs the lower 95 % bound (Wilson) of either share above
+`error_share`, a warning above `warning_share`. Both must still hold after two optimizer steps. The finding also says on which
+share the derivative is exactly 0 in each precision (sigmoid above 16.6/6.2/8.3, tanh beyond 9.0/3.5/4.5 in
+float32/bfloat16/float16).
 
 ## Why it matters
 Where φ' is 0.01 of its maximum, so is the gradient of everything in front; two such layers leave a ten-thousandth. The layer
@@ -69,9 +70,9 @@ def loss(output):
 ```
 
 ## What it does not detect
-Gates that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread), sigmoids that are the
-model's output where the loss is a cross-entropy (its gradient p - y does not vanish) or not declared, sigmoids inside the loss,
-softmax (SD402), and ReLU6 above 6.
+Gates that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread), sigmoids that are
+the model's output where the loss is a cross-entropy (its gradient p - y does not vanish) or not declared, sigmoids inside the
+loss, softmax (SD402), and ReLU6 above 6.
 
 ## Thresholds
 - `error_share` = 0.5: lower 95 % bound of the share of saturated elements, or of units saturated on 95 % of their samples.
@@ -99,7 +100,7 @@ from stabdiag.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.unit_facts import ROWS, rows_of
-from stabdiag.units import Site, batch_size, effective_samples, probed, sites, wilson_lower
+from stabdiag.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 
 explains = ("SD101", "SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat
@@ -199,6 +200,7 @@ def check(
     least_elements: int = 32,
 ) -> Iterator[Finding]:
     """Judge every bounded nonlinearity as built, and again after two optimizer steps."""
+    found: list[Finding] = []
     run, later = trace.run("float32"), trace.run("float32", step=2)
     if run is None:
         return
@@ -213,7 +215,8 @@ def check(
         if end is not None and end.bound <= warning_share:
             continue
         severity = Severity.ERROR if evidence.bound > error_share else Severity.WARNING
-        yield _finding(trace, run, op, evidence, severity)
+        found.append(_finding(trace, run, op, evidence, severity))
+    yield from one_per_line(found)
 
 
 def collect(run: Run, deliberate: float) -> list[Evidence]:
@@ -287,7 +290,7 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
         "",
         "",
         severity,
-        f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}, where its derivative is below 1 % of the maximum",
+        f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}: derivative below 1 % of its maximum",
         precisions=probed(trace),
         label=f"{evidence.share:.0%} saturated",
         notes=notes,
@@ -305,7 +308,11 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
             "op_index": op.index,
         },
         fixes=_fixes(name, scale),
-        **at(op) | {"location": line if scale is None else line_of_weight(trace, scale.parameter) or line, "module": op.layer or op.module},
+        **at(op)
+        | {
+            "location": line if scale is None else line_of_weight(trace, scale.parameter) or line,
+            "module": op.layer or op.module,
+        },
     )
 
 

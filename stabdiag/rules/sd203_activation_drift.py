@@ -1,12 +1,12 @@
 """Activations that grow or shrink exponentially with depth.
 
 ## What it does
-Fits a line to log10 of the variance of the signal at the stations of the main path (one per layer, or per residual block) against
-their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The drift is slope · stations.
-A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift above
-`error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a residual
-stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The same must hold with
-every other seed and after two optimizer steps.
+Fits a line to log10 of the variance of the signal at the stations of the main path (one per layer, or per residual block)
+against their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The drift is slope ·
+stations. A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift
+above `error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a
+residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The same must
+hold with every other seed and after two optimizer steps.
 
 ## Why it matters
 Twelve more layers and the signal leaves the format's range, or the last layers see only biases. Gradients drift with it.
@@ -84,8 +84,8 @@ drift over time steps (SD101, SD102).
 ## Thresholds
 - `slope` = 0.15: decades of variance per station, the same as SD101's for gradients.
 - `warning_decades` = 3.0, `error_decades` = 6.0: over the whole path.
-- `sustained` = 0.5: slope of the second half over the whole slope. 1.0 for compounding growth; 0.15 at 16 stations of a residual
-  stream.
+- `sustained` = 0.5: slope of the second half over the whole slope. 1.0 for compounding growth; 0.15 at 16 stations of a
+  residual stream.
 - `least_stations` = 8.
 
 ## References
@@ -164,7 +164,9 @@ def check(
             f"cause: `{scale.parameter.name}` has std·√fan_in = {scale.gain:.3g} where {scale.wanted:.2g} keeps the variance"
         )
         fixes.append(remedy(scale.parameter.name, scale.nonlinearity))
-    fixes.append(Fix("branch-scale", "scale residual branches by 1/√(2N)", f"x = x + {(2 * len(drift.logs)) ** -0.5:.3g} * branch(x)"))
+    fixes.append(
+        Fix("branch-scale", "scale residual branches by 1/√(2N)", f"x = x + {(2 * len(drift.logs)) ** -0.5:.3g} * branch(x)")
+    )
     fixes.append(Fix("layer-norm", "normalise once per block", "x = self.norm(x)"))
     name = op.layer or op.module
     first, last = (10 ** (v / 2) for v in (drift.logs[0], drift.logs[-1]))
@@ -172,7 +174,7 @@ def check(
         "",
         "",
         Severity.ERROR if abs(drift.decades) > error_decades else Severity.WARNING,
-        f"activations {'grow' if grows else 'shrink'} {10 ** abs(drift.slope / 2):.2g} times per layer over {len(drift.logs)} layers: "
+        f"activations {'grow' if grows else 'shrink'} {10 ** abs(drift.slope / 2):.2g} times per layer over {len(drift.logs)}: "
         f"spread {first:.2g} at the first, {last:.2g} at the last",
         precisions=probed(trace),
         label=f"{drift.slope:+.2f} decades of variance per layer",
@@ -185,7 +187,8 @@ def check(
             "op_index": op.index,
         },
         fixes=fixes,
-        **at(op) | {"location": line_of_op(trace, op) if scale is None else line_of_weight(trace, scale.parameter), "module": name},
+        **at(op)
+        | {"location": line_of_op(trace, op) if scale is None else line_of_weight(trace, scale.parameter), "module": name},
     )
 
 
@@ -208,5 +211,7 @@ def _cause(run: Run, drift: Drift) -> LayerScale | None:
     """The weight on the path whose scale is furthest off in the direction of the drift, where it is off by a third or more."""
     names = {layer for station in drift.stations for layer in station.layers}
     sign = 1 if drift.slope > 0 else -1
-    scales = [s for s in layer_scales(run) if s.parameter.module in names and s.gain > 0 and sign * log10(s.ratio) > log10(4 / 3)]
+    scales = [
+        s for s in layer_scales(run) if s.parameter.module in names and s.gain > 0 and sign * log10(s.ratio) > log10(4 / 3)
+    ]
     return max(scales, key=lambda s: sign * log10(s.ratio), default=None)

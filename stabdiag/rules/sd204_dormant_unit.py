@@ -1,9 +1,10 @@
 """Many units of a ReLU layer that are almost silent next to their neighbours.
 
 ## What it does
-Compares the mean activation E|a_i| of each unit of a ReLU layer with the median over the layer's units. A unit is dormant when
-E|a_i| ≤ `ratio` · median. A warning needs the lower 95 % bound (Wilson) of the dormant share above `share`, as built and after
-two optimizer steps. The median is used because a few massive activations inflate a mean.
+Compares the mean activation E|a_i| of each unit of a ReLU layer with the median over the layer's units. A unit is dormant
+when E|a_i| ≤ `ratio` · median; as many units as are always on are subtracted, because a layer that the data hardly moves has
+as many off (SD201). A warning needs the lower 95 % bound (Wilson) of the dormant share above `share`, as built and after two
+optimizer steps. The median is used because a few massive activations inflate a mean.
 
 ## Why it matters
 Dormant units cost as much as the others and add next to nothing: the layer has less capacity than its width says, and the
@@ -124,12 +125,16 @@ def check(
             "",
             "",
             Severity.WARNING,
-            f"{dormant} of {units} units behind `{name}` are dormant: their mean activation is below {ratio:g} of the layer's median",
+            f"{dormant} of {units} units behind `{name}` are dormant: mean activation below {ratio:g} of the layer's median",
             precisions=probed(trace),
             label=f"{dormant} of {units} units are dormant",
             evidence={"units": units, "dormant": dormant, "effective_samples": samples, "op_index": op.index},
             fixes=[
-                Fix("kaiming-init", "initialise all units alike", f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")'),
+                Fix(
+                    "kaiming-init",
+                    "initialise all units alike",
+                    f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")',
+                ),
                 Fix("layer-norm", "normalise the pre-activation", "F.relu(F.layer_norm(h, h.shape[-1:]))"),
             ],
             **at(op) | {"location": line_of_op(trace, op), "module": op.layer or op.module},
@@ -137,9 +142,10 @@ def check(
 
 
 def _dormant(site: Site, ratio: float) -> int | None:
-    """How many units are dormant; None where the median itself is 0 (SD201's business)."""
+    """How many more units are dormant than always on; None where the median itself is 0 (SD201's business)."""
     middle = median(site.facts["activity"])
-    return sum(a <= ratio * middle for a in site.facts["activity"]) if middle > 0 else None
+    steady = sum(n == site.calls for n in site.facts["steady"])
+    return max(0, sum(a <= ratio * middle for a in site.facts["activity"]) - steady) if middle > 0 else None
 
 
 def _broken(run: Run, site: Site) -> bool:

@@ -1,10 +1,10 @@
 """Samples or tokens that become the same with depth.
 
 ## What it does
-Takes a fixed sample of rows (samples or tokens, at most 64) at every station of the main path and measures, after centring, how
-far a row is from its nearest neighbour: d = mean_i min_j |x_i - x_j|² / mean |x_i - x_j|², and the effective rank
-(Σλ)²/Σλ² of the covariance, which is 1 when all rows lie on a line and never below the stable rank Σλ/max λ. d falls to 0 when
-rows coincide in clusters (all tokens of a sample alike) as well as when they all lie on a line. An error needs d below
+Takes a fixed sample of rows (samples or tokens, at most 64) at every station of the main path and measures, after centring,
+how far a row is from its nearest neighbour: d = mean_i min_j |x_i - x_j|² / mean |x_i - x_j|², and the effective rank
+(Σλ)²/Σλ² of the covariance, which is 1 when all rows lie on a line and never below the stable rank Σλ/max λ. d falls to 0
+when rows coincide in clusters (all tokens of a sample alike) as well as when they all lie on a line. An error needs d below
 `error_distance` times its value at the first station at the end of the path, reached over several layers: without the largest
 single drop, `spread_decades` decades must remain. So does an effective rank below `rank` where the first station's is above
 twice that. A warning needs a mean pairwise cosine above `cosine` at the end where it was below 0.5 at first, and an effective
@@ -77,9 +77,9 @@ def loss(output):
 ```
 
 ## What it does not detect
-Inputs whose rows are alike to begin with, paths with fewer than `least_stations` measured stations or fewer than
-`least_rows` rows, and collapse inside residual branches. Embeddings that are copied (learned queries repeated for every sample)
-drop once and are not called a collapse.
+Inputs whose rows are alike to begin with, paths with fewer than `least_stations` measured stations or fewer than `least_rows`
+rows, and collapse inside residual branches or of convolutional maps (neighbouring positions see the same pixels). Embeddings
+that are copied (learned queries repeated for every sample) drop once and are not called a collapse.
 
 ## Thresholds
 - `error_distance` = 1e-4: healthy models at initialisation stay above 1e-2 of their first station; attention without residual
@@ -117,6 +117,8 @@ STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add
 def rank_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     """Mean cosine, effective rank and nearest-neighbour distance of a sample of rows; None below 32 rows or 8 units."""
     if unit_dim is None or output.shape[unit_dim] < 8 or output.numel() < 32 * output.shape[unit_dim]:
+        return None
+    if output.dim() > 3 and unit_dim == 1:  # neighbouring positions of a convolution see the same pixels: alike by design
         return None
     x = rows_of(output.detach(), unit_dim, ROWS)
     x = x[:, :: max(1, x.shape[1] // ROWS)].double()
@@ -186,7 +188,7 @@ def check(
         "",
         "",
         severity,
-        f"rows become alike with depth: distance to the nearest neighbour {first['nearest']:.2g} of the mean at the first layer, "
+        f"rows become alike with depth: nearest neighbour at {first['nearest']:.2g} of the mean at the first layer, "
         f"{last['nearest']:.2g} at the last of {len(path)}, effective rank {first['rank']:.3g} and {last['rank']:.3g}",
         precisions=probed(trace),
         label="rows are alike from here on",

@@ -136,12 +136,19 @@ def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, c
         Fix("cross-entropy", "give the loss the logits", "F.cross_entropy(logits, target)"),
     ]
     if not consumers:
-        fixes = [Fix("scale-logits", "divide the logits by the square root of their width", "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5")]
+        fixes = [
+            Fix(
+                "scale-logits",
+                "divide the logits by the square root of their width",
+                "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
+            )
+        ]
     return Finding(
         "",
         "",
         severity,
-        f"{share:.1%} of the unmasked softmax probabilities are exactly 0" + (f", and `{consumers[0].name}` reads them" if consumers else ""),
+        f"{share:.1%} of the unmasked softmax probabilities are exactly 0"
+        + (f", and `{consumers[0].name}` reads them" if consumers else ""),
         precisions=[softmax.run.precision],
         label=f"{share:.1%} of the probabilities are 0",
         notes=notes,

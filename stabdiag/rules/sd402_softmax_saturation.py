@@ -69,8 +69,8 @@ def loss(output):
 ```
 
 ## What it does not detect
-Rows with one unmasked key, which are one-hot by construction, softmax over a single element (SD612), log-softmax (its gradient
-is p - y, which does not vanish), and near-saturation (SD405).
+Rows with one unmasked key, which are one-hot by construction, softmax over a single element (SD612), log-softmax (its
+gradient is p - y, which does not vanish), and near-saturation (SD405).
 
 ## Thresholds
 - `share` = 0.5: of the rows.
@@ -116,8 +116,16 @@ def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator
                 label=f"{sharp / softmax.rows:.0%} of the rows are one-hot",
                 evidence={"one_hot_share": sharp / softmax.rows, "rows": softmax.rows, "op_index": softmax.op.index},
                 fixes=[
-                    Fix("scale-logits", "divide the scores by the square root of the head's width", "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5"),
-                    Fix("qk-norm", "normalise queries and keys", "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])"),
+                    Fix(
+                        "scale-logits",
+                        "divide the scores by the square root of the head's width",
+                        "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
+                    ),
+                    Fix(
+                        "qk-norm",
+                        "normalise queries and keys",
+                        "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])",
+                    ),
                 ],
                 **at(softmax.op) | {"location": line_of_op(trace, made)},
             )

@@ -1,10 +1,10 @@
 """A softmax row that is entirely -inf.
 
 ## What it does
-Looks, before every softmax and log-softmax (attention inside `scaled_dot_product_attention` and softmax by hand included), for
-rows of which every logit is -inf, and names the samples and queries, and the line that masked them: the `masked_fill` or `where`,
-or the addition by which two planes of `finfo.min` became -inf. An error; information where `scaled_dot_product_attention`
-gives such rows 0.
+Looks, before every softmax and log-softmax (attention inside `scaled_dot_product_attention` and softmax by hand included),
+for rows of which every logit is -inf, and names the samples and queries, and the line that masked them: the `masked_fill` or
+`where`, or the addition by which two planes of `finfo.min` became -inf. An error; information where
+`scaled_dot_product_attention` gives such rows 0.
 
 ## Why it matters
 The softmax of such a row is NaN, in forward and backward, in every precision, and one row poisons the whole loss.
@@ -76,15 +76,15 @@ def loss(output):
 ```
 
 ## What it does not detect
-Rows filled with a large finite number (`finfo.min`, -1e9): their softmax is uniform over masked keys, which is harmless where the
-row is padding. Rows that no probe batch masks completely.
+Rows filled with a large finite number (`finfo.min`, -1e9): their softmax is uniform over masked keys, which is harmless where
+the row is padding. Rows that no probe batch masks completely.
 
 ## Thresholds
 None: one row is enough.
 
 ## References
-pytorch/pytorch issues 41508 and 103749 (NaN from fully masked rows); Hugging Face transformers pull request 17306 (finfo.min planes
-that add up to -inf).
+pytorch/pytorch issues 41508 and 103749 (NaN from fully masked rows); Hugging Face transformers pull request 17306 (finfo.min
+planes that add up to -inf).
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def _rows_by_hand(run: Run, op: Op) -> int:
 def _finding(trace: Trace, run: Run, op: Op, logits: int, severity: Severity, facts: dict[str, Any]) -> Finding:
     mask = mask_origin(run, logits)
     rows, where = facts["masked_rows"], _where(run, op, facts)
-    softmax_at, mask_at = line_of_op(trace, op), line_of_op(trace, mask) if mask is not None else None
+    softmax_at = op.location or line_of_op(trace, op)
+    mask_at = (mask.location or line_of_op(trace, mask)) if mask is not None else None
     notes = []
     if mask is not None and mask.name in ("add", "add_", "sub", "baddbmm"):
         notes.append(f"cause: `{mask.name}` turns finite masks into -inf: two large negatives add up past the format's range")
@@ -155,7 +156,11 @@ def _finding(trace: Trace, run: Run, op: Op, logits: int, severity: Severity, fa
         evidence={"rows": rows, "op_index": op.index, "reaches": [op.index, *_behind(run, op)]},
         fixes=[
             Fix("unmask-one-key", "leave every query one key", "mask = mask | ~mask.any(-1, keepdim=True)"),
-            Fix("combine-masks", "combine boolean masks before filling once", "scores.masked_fill(~(causal & padding), torch.finfo(scores.dtype).min)"),
+            Fix(
+                "combine-masks",
+                "combine boolean masks before filling once",
+                "scores.masked_fill(~(causal & padding), torch.finfo(scores.dtype).min)",
+            ),
         ],
         **at(op) | {"location": mask_at or softmax_at},
     )

@@ -2,12 +2,13 @@
 
 ## What it does
 Takes the largest positive logit that enters the softmax of an attention (a softmax whose logits come from a product of two
-activations), scaled and soft-capped as the author does, masks excluded: they are negative. A warning above `warning`, an error
-above `error`.
+activations), scaled and soft-capped as the author does, masks excluded: they are negative. A warning above `warning`, an
+error above `error`.
 
 ## Why it matters
-Logits in the thousands are the signature of diverging attention: queries and keys feed each other's growth, rows become one-hot,
-and the loss diverges at learning rates that were fine before. float16 overflows at 65,504 and bfloat16 cannot tell 1,001 from 1,004.
+Logits in the thousands are the signature of diverging attention: queries and keys feed each other's growth, rows become
+one-hot, and the loss diverges at learning rates that were fine before. float16 overflows at 65,504 and bfloat16 cannot tell
+1,001 from 1,004.
 
 ## Bad
 ```python
@@ -77,12 +78,12 @@ def loss(output):
 Large logits of a classifier (SD705, SD401), and large negative logits whose row has no large positive one.
 
 ## Thresholds
-- `warning` = 1000, `error` = 10000. Healthy attention at initialisation stays below 50; 22B-parameter vision transformers diverged
-  when their logits passed 50,000.
+- `warning` = 1000, `error` = 10000. Healthy attention at initialisation stays below 50; 22B-parameter vision transformers
+  diverged when their logits passed 50,000.
 
 ## References
-Dehghani et al. 2023, Scaling Vision Transformers to 22 Billion Parameters (arXiv:2302.05442); Wortsman et al. 2023, Small-scale
-proxies for large-scale Transformer training instabilities (arXiv:2309.14322).
+Dehghani et al. 2023, Scaling Vision Transformers to 22 Billion Parameters (arXiv:2302.05442); Wortsman et al. 2023,
+Small-scale proxies for large-scale Transformer training instabilities (arXiv:2309.14322).
 """
 
 from __future__ import annotations
@@ -118,7 +119,11 @@ def check(trace: Trace, *, warning: float = 1e3, error: float = 1e4) -> Iterator
             label=f"reaches {largest:,.0f}",
             evidence={"largest_logit": largest, "op_index": softmax.op.index},
             fixes=[
-                Fix("scale-logits", "divide the scores by the square root of the head's width", "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5"),
+                Fix(
+                    "scale-logits",
+                    "divide the scores by the square root of the head's width",
+                    "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
+                ),
                 Fix("qk-norm", "normalise queries and keys", "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])"),
                 Fix("soft-cap", "cap the logits smoothly", "scores = 50 * torch.tanh(scores / 50)"),
             ],

@@ -1,9 +1,9 @@
 """Attention whose every query looks at one key from the start.
 
 ## What it does
-Mean entropy of the attention rows of each head over ln T, T the number of unmasked keys of the row, in the model as initialised.
-A warning where it is below `warning` for more than `share` of an attention's heads, an error where it is below `error` for all of
-them, as built and after two optimizer steps.
+Mean entropy of the attention rows of each head over ln T, T the number of unmasked keys of the row, in the model as
+initialised. A warning where it is below `warning` for more than `share` of an attention's heads, an error where it is below
+`error` for all of them, as built and after two optimizer steps.
 
 ## Why it matters
 A head that starts one-hot passes almost no gradient to queries and keys, and what it picks is chance. Collapsed entropy goes
@@ -74,8 +74,8 @@ def loss(output):
 ```
 
 ## What it does not detect
-Sharp heads of trained models, which attend to one token on purpose: where weights were loaded it is information. Softmax that is no
-attention (routers, classifiers). Rows with fewer than two unmasked keys.
+Sharp heads of trained models, which attend to one token on purpose: where weights were loaded it is information. Softmax that
+is no attention (routers, classifiers). Rows with fewer than two unmasked keys.
 
 ## Thresholds
 - `warning` = 0.1 and `share` = 0.5: of the heads.
@@ -132,12 +132,16 @@ def check(
             "",
             "",
             severity,
-            f"the attention rows keep {sum(heads) / len(heads):.2g} of the largest possible entropy (mean of {len(heads)} heads)",
+            f"the attention rows keep {sum(heads) / len(heads):.2g} of the possible entropy (mean of {len(heads)} heads)",
             precisions=probed(trace),
             label=f"entropy {sum(heads) / len(heads):.2g} of its maximum",
             evidence={"entropy_share": [round(h, 6) for h in heads], "rows": softmax.rows, "op_index": softmax.op.index},
             fixes=[
-                Fix("scale-logits", "divide the scores by the square root of the head's width", "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5"),
+                Fix(
+                    "scale-logits",
+                    "divide the scores by the square root of the head's width",
+                    "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
+                ),
                 Fix("xavier-init", "initialise queries and keys at gain 1", "nn.init.xavier_uniform_(self.q.weight)"),
                 Fix("qk-norm", "normalise queries and keys", "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])"),
             ],

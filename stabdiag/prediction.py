@@ -70,8 +70,8 @@ def _is_narrow(reference: Run, op: Op, narrow_ids: set[int], autocast: bool) -> 
     inputs = [v for v in op.inputs if _floating(reference.values[v])]
     if op.name == "_to_copy" or not inputs:
         return output.dtype == reference.precision and (not autocast or (bool(inputs) and inputs[0] in narrow_ids))
-    if autocast and op.name in AUTOCAST_NARROW:
-        return True
+    if op.name in AUTOCAST_NARROW:  # without autocast the factors of a product have one dtype
+        return autocast or any(v in narrow_ids for v in inputs)
     if autocast and op.name in AUTOCAST_FLOAT32:
         return False
     promoting = [v for v in inputs if reference.values[v].shape != ()] or inputs

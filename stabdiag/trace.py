@@ -215,6 +215,7 @@ class Op:
         view: the op only views or copies its first input.
         forward: for backward ops, the forward op they differentiate, if known.
         facts: what rules asked to be measured here, by measurement name; numbers and lists that add over batches and calls.
+        recording: autograd was recording; it is not under no_grad nor inside the forward of a custom autograd function.
     """
 
     index: int
@@ -231,6 +232,7 @@ class Op:
     view: bool = False
     forward: int | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recording: bool = True
 
     @property
     def site(self) -> tuple[Any, ...]:

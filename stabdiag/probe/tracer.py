@@ -185,6 +185,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
             attributes,
             info.view,
             forward,
+            recording=torch.is_grad_enabled(),
         )
         run.ops.append(op)
         if forward is not None:

@@ -100,3 +100,11 @@ def decrease(curve: list[float]) -> float:
 def rises(curve: list[float]) -> int:
     """Steps after which the loss was higher than before by more than rounding (1e-4 of it)."""
     return sum(b > a + 1e-4 * abs(a) for a, b in pairwise(curve))
+
+
+def failed(run: Mapping[str, Any], factor: float = 2.0) -> bool:
+    """Whether a run broke off, ended in a loss that is not finite, or diverged: what else it shows is a consequence."""
+    curve = losses(run)
+    skipping = bool(run["rows"]) and run["rows"][-1]["skipped"]
+    broke = bool(run["error"]) or (bool(run["broke"]) and not skipping)
+    return broke or not curve or not isfinite(curve[-1]) or diverged([x for x in curve if isfinite(x)], factor)

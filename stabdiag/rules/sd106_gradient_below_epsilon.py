@@ -78,6 +78,7 @@ from stabdiag import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Run, Stats, Trace
 
+explains = ("SD504", "SD806")
 NOISE = 0.5  # relative difference of float32 and float64 gradients from which on they are rounding noise
 
 
@@ -105,7 +106,7 @@ def check(trace: Trace, *, error: float = 1.0, warning: float = 10.0) -> Iterato
             f"{share:.0%} of the weights have gradients below {least:g} times the epsilon {eps:g} of {steps.named(facts)}: "
             f"it takes steps of a fraction of its learning rate",
             phase="step",
-            precisions=["float32"],
+            precisions=trace.precisions,
             location=steps.place(facts),
             label=f"gradients are {typical:.2g} times epsilon",
             notes=[

@@ -92,14 +92,13 @@ explains = ("SD802", "SD806")
 def check(
     trace: Trace, *, divergence: float = 2.0, oscillation: int = 8, amplitude: float = 0.2, progress: float = 1e-6
 ) -> Iterator[Finding]:
-    """At most one finding per precision; a low precision only where float32 is better."""
+    """At most one finding per precision; what float32 does too is one finding for all."""
     facts = steps.optimizer(trace)
-    by_precision = steps.runs(trace)
-    plain = by_precision.get("float32", [])
+    by_precision = steps.runs(trace) if facts else {}
     found: list[Finding] = []
     for precision, runs in by_precision.items():
         curves = [steps.losses(run) for run in runs]
-        finding = None
+        still = facts["lr"] > 0 and not facts["warming_up"]
         if steps.agreed(bool(run["broke"]) and not _skips(run) for run in runs):
             finding = _broke(trace, precision, facts, next(run for run in runs if run["broke"]))
         elif steps.agreed(steps.diverged(curve, divergence) for curve in curves):
@@ -107,17 +106,15 @@ def check(
             what = f"the loss rises from {curve[0]:.3g} to {curve[-1]:.3g} in {len(curve)} steps on one batch"
             finding = _finding(Severity.ERROR, what, precision, facts, curve)
         elif steps.agreed(steps.swings(curve, amplitude) >= oscillation for curve in curves):
-            what = (
-                f"the loss goes up and down {steps.swings(curves[0], amplitude)} times in {len(curves[0])} steps on one batch"
-            )
-            finding = _finding(Severity.WARNING, what, precision, facts, curves[0])
-        elif (
-            facts["lr"] > 0 and not facts["warming_up"] and steps.agreed(_stands(c, progress, precision, plain) for c in curves)
-        ):
-            finding = _stuck(trace, precision, facts, curves[0])
-        if finding is not None and found and found[0].precisions[0] == "float32":
-            found[0].precisions.append(precision)  # the same fault, seen in another precision
-        elif finding is not None:
+            times = f"{steps.swings(curves[0], amplitude)} times in {len(curves[0])} steps"
+            finding = _finding(Severity.WARNING, f"the loss goes up and down {times} on one batch", precision, facts, curves[0])
+        elif still and steps.agreed(_stands(run, progress, precision, by_precision["float32"]) for run in runs):
+            finding = _stuck(trace, precision, facts, runs[0])
+        else:
+            continue
+        if found and found[0].precisions[0] == "float32":
+            found[0].precisions.append(precision)
+        else:
             found.append(finding)
     yield from found
 
@@ -126,10 +123,10 @@ def _skips(run: dict[str, Any]) -> bool:
     return bool(run["rows"]) and run["rows"][-1]["skipped"]
 
 
-def _stands(curve: list[float], progress: float, precision: str, plain: list[dict[str, Any]]) -> bool:
+def _stands(run: dict[str, Any], progress: float, precision: str, plain: list[dict[str, Any]]) -> bool:
     """Whether the loss never fell, where it should have by more than the format resolves."""
-    fell = steps.decrease(curve)
-    if not isfinite(fell):
+    fell = steps.decrease(steps.losses(run))
+    if not isfinite(fell) or run["clipped_to_zero"]:
         return False
     if precision == "float32":
         return fell <= progress
@@ -174,7 +171,8 @@ def _epsilon(finding: Finding, precision: str, facts: dict[str, Any]) -> Finding
     return finding
 
 
-def _stuck(trace: Trace, precision: str, facts: dict[str, Any], curve: list[float]) -> Finding:
+def _stuck(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, Any]) -> Finding:
+    curve = steps.losses(run)
     what = f"the loss does not fall below {curve[0]:.4g} in {len(curve)} steps on one batch"
     finding = _finding(Severity.WARNING, what, precision, facts, curve)
     finding.fixes = [Fix("higher-learning-rate", f"raise the learning rate above {facts['lr']:g}", f"lr={facts['lr'] * 10:g}")]
@@ -190,9 +188,11 @@ def _stuck(trace: Trace, precision: str, facts: dict[str, Any], curve: list[floa
         finding.evidence |= {"underflow": share, "loss_scale": scale}
         power = f"2^{scale.hex().partition('p')[2].lstrip('+')}"
         finding.message += f", though it falls in float32; a loss scale of {power} would keep the gradients"
-        finding.fixes.insert(
-            0, Fix("loss-scaling", f"scale the loss by {power} and the gradients back", f"(loss * {scale:g}).backward()")
-        )
+        fix = Fix("loss-scaling", f"scale the loss by {power} and the gradients back", f"(loss * {scale:g}).backward()")
+        if run["scaled"]:
+            fix.before, fix.after = (f"loss {min(x):.4g} after {len(x)} steps" for x in (curve, run["scaled"]["losses"]))
+            fix.proven = steps.decrease(run["scaled"]["losses"]) > 0
+        finding.fixes.insert(0, fix)
     return finding
 
 

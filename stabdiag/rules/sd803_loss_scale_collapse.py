@@ -97,7 +97,10 @@ from stabdiag.trace import Trace
 
 def check(trace: Trace, *, skipped: float = 0.25) -> Iterator[Finding]:
     """At most one finding per precision that is trained with a loss scaler."""
-    for precision, runs in steps.runs(trace).items():
+    by_precision = steps.runs(trace)
+    if steps.agreed(steps.failed(run) for run in by_precision.get("float32", [])):
+        return  # what fails without scaling is no fault of the scale
+    for precision, runs in by_precision.items():
         collapsed = [run for run in runs if _collapsed(run, skipped)]
         if not steps.agreed(run in collapsed for run in runs):
             continue

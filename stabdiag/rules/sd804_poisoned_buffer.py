@@ -99,8 +99,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         _collect(poisoned, "float32", first.get("poisoned_buffers", []))
     for precision, runs in steps.runs(trace).items():
         for trained in runs:
-            went_on = not trained["broke"] or trained["rows"][-1]["skipped"]
-            if went_on and any(isfinite(x) for x in steps.losses(trained)):
+            if not steps.failed(trained):
                 _collect(poisoned, precision, trained.get("poisoned_buffers", []))
     for (precision, module), names in poisoned.items():
         verb = "is" if len(names) == 1 else "are"

@@ -8,7 +8,8 @@ Writes `trace.experiments["training"]`:
         "gradient", "parameters": what was not finite at the last step), birth (`stabdiag.probe.birth`; None when nothing
         broke or it was not found), clipped_to_zero (steps), poisoned_buffers (names), first_scale_that_works and structural
         (with a loss scaler: the largest scale that was accepted, and whether the overflow is there at scale 1 too), error (why
-        it broke off, "" when nothing raised).
+        it broke off, "" when nothing raised), scaled (float16 weights whose loss never fell: scale and losses of the same
+        steps with the recommended loss scale; else None).
     curvature: `stabdiag.probe.curvature.sharpness` of the first seed in float32, `step` it was taken at; {} when not measured.
     interrupted: True when Ctrl-C ended it; what is there stands.
 """
@@ -27,6 +28,7 @@ from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import FIRST_SCALE, Trainer
 from stabdiag.request import ScanRequest
+from stabdiag.scale import recommended_scale
 from stabdiag.trace import Trace
 
 SEEDS = 3
@@ -50,6 +52,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
             for name in names:
                 facts = {"precision": name, "seed": seed, "mode": "", "taken": 0, "broke": "", "birth": None, "error": ""}
                 facts |= {"clipped_to_zero": 0, "poisoned_buffers": [], "first_scale_that_works": None, "structural": None}
+                facts["scaled"] = None
                 found["runs"].append(facts)
                 try:
                     _train(recorder, trace, request, found, facts, model, progress)
@@ -108,6 +111,12 @@ def _train(
     if facts["birth"] is None and (skipped or facts["broke"]):
         at = skipped[-1] if skipped else facts["taken"] - 1
         facts["birth"] = _replayed(recorder, trace, request, name, model, at, scale=trainer.steps[at].scale)
+    losses = [s.loss for s in trainer.steps]
+    if name == "float16" and not facts["broke"] and min(losses) >= losses[0] and (scale := recommended_scale(trace, name)) > 1:
+        with recorder.stage(name, model=model) as stage:
+            trainer = _trainer(recorder, stage, request)
+            trainer.scale = scale
+            facts["scaled"] = {"scale": scale, "losses": [trainer.step().loss for _ in range(request.steps)]}
 
 
 def _trainer(recorder: Recorder, stage: Stage, request: ScanRequest) -> Trainer:

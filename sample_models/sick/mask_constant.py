@@ -1,4 +1,4 @@
-"""A mask of -1e9, which float16 cannot hold."""
+"""A mask of -1e9: float16 cannot hold it, and `masked_fill` refuses."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ class MaskedAttention(nn.Module):
 
     def forward(self, x, mask):
         scores = self.query(x) @ self.key(x).transpose(1, 2) * x.shape[-1] ** -0.5
-        scores = scores + (1.0 - mask[:, None]) * -1e9
+        scores = scores.masked_fill(mask[:, None] == 0, -1e9)
         return self.output((scores.softmax(-1) @ self.value(x)).mean(1))
 
 

@@ -55,7 +55,10 @@ FORMATS: dict[str, Format] = {
     )
 }
 
-PRECISIONS: tuple[str, ...] = ("float64", "float32", "float16", "bfloat16", "amp-float16", "amp-bfloat16")
+PRECISIONS: tuple[str, ...] = (
+    *("float64", "float32", "float16", "bfloat16", "amp-float16", "amp-bfloat16"),
+    *("float8_e4m3fn", "float8_e5m2"),  # predicted, never run
+)
 
 
 def format_of(precision: str) -> Format:

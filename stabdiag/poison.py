@@ -52,7 +52,7 @@ def births(run: Run) -> list[Birth]:
     origin: dict[int, Birth] = {}  # of the poison in a value
     for op in run.ops:
         poisoned = [origin[v] for v in op.inputs if v in origin]
-        if op.view:
+        if op.view and op.name != "_to_copy":  # a cast can overflow, other views cannot
             if poisoned:
                 origin.update(dict.fromkeys(op.outputs, poisoned[0]))
             continue

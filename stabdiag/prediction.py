@@ -6,7 +6,7 @@ precision; so does all that is computed with it.
 
 from __future__ import annotations
 
-from math import isfinite, log2
+from math import isfinite, log2, prod
 
 from stabdiag.formats import Format, format_of
 from stabdiag.graph import is_live
@@ -98,6 +98,23 @@ def overflows(reference: Run, precision: str) -> list[tuple[Op, float]]:
         if any(_largest(reference, v) > limit for v in op.inputs) or _absorbed(reference, op.outputs[0], output.stats, limit):
             continue
         found.append((op, largest))
+    return found
+
+
+def overflowing_counts(reference: Run, precision: str) -> list[tuple[Op, int]]:
+    """Averaging losses that keep the number of their elements in the format, where it is infinite: the loss is right and its
+    gradient is divided by infinity."""
+    held = narrow(reference, precision)
+    found = []
+    for op in reference.phase("forward", "loss"):
+        if (
+            op.name in ("nll_loss_forward", "nll_loss2d_forward")
+            and op.outputs[0] in held
+            and op.attributes.get("reduction") == 1
+        ):
+            targets = reference.values[op.inputs[1]].shape
+            if prod(targets) > format_of(precision).max:
+                found.append((op, prod(targets)))
     return found
 
 

@@ -39,7 +39,7 @@ class Plan:
 
 def plan(subject: Subject, request: ScanRequest) -> Plan:
     """Decide what fits `request.budget`. What the request names itself (precisions, batches, seeds) is never cut."""
-    precisions = tuple(dict.fromkeys(("float32", *request.precisions)))
+    precisions = tuple(dict.fromkeys(p for p in ("float32", *request.precisions) if not p.startswith("float8")))
     fixed = _COST["float64"] + sum(_COST[p] for p in precisions if p != "float64")
     left = request.budget - fixed
     two_time = left >= _TWO_TIME

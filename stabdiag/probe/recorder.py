@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,7 @@ class Recorder:
         keep: Reference | None = None,
         against: Reference | None = None,
         keep_gradients: bool = False,
+        within: AbstractContextManager[Any] | None = None,
     ) -> Run:
         """Run and record one forward and backward pass.
 
@@ -95,6 +96,7 @@ class Recorder:
             keep: filled with what later runs are compared against.
             against: what this run is compared against.
             keep_gradients: leave `parameter.grad` in place (for an optimizer step).
+            within: a context around the model's code, that changes how it runs.
 
         Returns:
             The Run. An exception raised by the user's code ends it early and is told in `run.error`; results up to there stay.
@@ -118,7 +120,7 @@ class Recorder:
             tracer.leaf(tensor, "input", name)
         outputs: list[Tensor] = []
         try:
-            with torch.enable_grad(), tracer:
+            with torch.enable_grad(), tracer, within or nullcontext():
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"

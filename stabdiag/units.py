@@ -62,6 +62,7 @@ def one_per_line(findings: Iterable[Finding]) -> list[Finding]:
                 f"evidence: so are {', '.join(others[:6])}" + (f" and {len(others) - 6} more" if len(others) > 6 else "")
             )
             worst.evidence["also"] = [f.module for f in group if f is not worst]
+        worst.evidence["reaches"] = [f.evidence["op_index"] for f in group]
         first.append(worst)
     return first
 

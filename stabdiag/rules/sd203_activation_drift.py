@@ -108,6 +108,7 @@ from stabdiag.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.trace import Run, Trace
 from stabdiag.units import probed
 
+explains = ("SD302", "SD303")
 MOST = 200  # stations that enter the fit
 
 
@@ -185,11 +186,18 @@ def check(
             "second_half": drift.later,
             "log10_variance": [round(v, 3) for v in drift.logs],
             "op_index": op.index,
+            "reaches": _behind(run, drift, warning_decades),
         },
         fixes=fixes,
         **at(op)
         | {"location": line_of_op(trace, op) if scale is None else line_of_weight(trace, scale.parameter), "module": name},
     )
+
+
+def _behind(run: Run, drift: Drift, decades: float) -> list[int]:
+    """The forward ops behind the station where growth has passed `decades`: what overflows there is its consequence."""
+    far = next((s.op.index for s, v in zip(drift.stations, drift.logs, strict=True) if v - drift.logs[0] > decades), None)
+    return [] if far is None else [op.index for op in run.phase("forward", "loss") if op.index >= far]
 
 
 def drift_of(run: Run) -> Drift | None:

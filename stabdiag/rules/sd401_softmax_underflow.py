@@ -23,7 +23,7 @@ class Net(nn.Module):
         nn.init.normal_(self.body.weight, std=60.0)
 
     def forward(self, x):
-        return torch.softmax(self.body(x), dim=1)  # expect: SD401
+        return torch.softmax(self.body(x), dim=1)
 
 
 def build_model():
@@ -36,7 +36,7 @@ def example_inputs():
 
 
 def loss(output):
-    return -torch.log(output)[:, 0].mean()
+    return -torch.log(output)[:, 0].mean()  # expect: SD401
 ```
 
 ## Good
@@ -127,10 +127,9 @@ def _reads_zeros(run: Run, user: Op, probabilities: int) -> bool:
 
 def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, consumers: list[Op]) -> Finding:
     op = softmax.op
-    notes = []
-    for user in consumers[:1]:
-        line = line_of_op(trace, user)
-        notes.append(f"cause: `{user.name}` reads them" + (f" at {line.path.rpartition('/')[2]}:{line.line}" if line else ""))
+    notes, line = [], line_of_op(trace, op)
+    if consumers and line is not None:
+        notes.append(f"evidence: the softmax is at {line.path.rpartition('/')[2]}:{line.line}")
     fixes = [
         Fix("log-softmax", "take the logarithm inside: it never sees the 0", "F.log_softmax(logits, dim=-1)"),
         Fix("cross-entropy", "give the loss the logits", "F.cross_entropy(logits, target)"),
@@ -160,5 +159,5 @@ def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, c
             "reaches": [user.index for user in consumers],
         },
         fixes=fixes,
-        **at(op) | {"location": line_of_op(trace, op if consumers else softmax.scores or op)},
+        **at(op) | {"location": line_of_op(trace, consumers[0] if consumers else softmax.scores or op)},
     )

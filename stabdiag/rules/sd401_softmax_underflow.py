@@ -36,7 +36,7 @@ def example_inputs():
 
 
 def loss(output):
-    return -torch.log(output)[:, 0].mean()  # expect: SD401
+    return (1.0 / output[:, 0]).mean()  # importance weights  # expect: SD401
 ```
 
 ## Good
@@ -68,7 +68,8 @@ def loss(output):
 ```
 
 ## What it does not detect
-A logarithm behind a guard (an epsilon added, a clamp) is not followed: the value is finite there, SD505 and SD601 judge the
+A logarithm of a softmax is SD601's finding where the expression is recognised; this one is then its evidence. A logarithm
+behind a guard (an epsilon added, a clamp) is not followed: the value is finite there, SD505 and SD601 judge the
 guard. Zeros of masked keys are meant.
 
 ## Thresholds
@@ -128,6 +129,9 @@ def _reads_zeros(run: Run, user: Op, probabilities: int) -> bool:
 def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, consumers: list[Op]) -> Finding:
     op = softmax.op
     notes, line = [], line_of_op(trace, op)
+    place = line_of_op(trace, softmax.scores or op)
+    if consumers:
+        place = consumers[0].location or line_of_op(trace, consumers[0])
     if consumers and line is not None:
         notes.append(f"evidence: the softmax is at {line.path.rpartition('/')[2]}:{line.line}")
     fixes = [
@@ -156,8 +160,8 @@ def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, c
             "rows": softmax.rows,
             "entropy_share": softmax.entropy,
             "op_index": op.index,
-            "reaches": [user.index for user in consumers],
+            "reaches": [op.index, *(user.index for user in consumers)],
         },
         fixes=fixes,
-        **at(op) | {"location": line_of_op(trace, consumers[0] if consumers else softmax.scores or op)},
+        **at(op) | {"location": place},
     )

@@ -135,7 +135,9 @@ def codes(trace: Trace) -> dict[str, str]:
 def main(healthy_folder: str, defective_folder: str) -> None:
     """Print the tables."""
     healthy, defective = traces(Path(healthy_folder)), traces(Path(defective_folder))
-    print("| measure | error at | population | models | min | 25 % | median | 75 % | max |\n|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| measure | error at | population | models | min | 25 % | median | 75 % | max |\n|---|---|---|---|---|---|---|---|---|"
+    )
     for name, (measure, family, threshold, largest) in MEASURES.items():
         populations = {
             "healthy": healthy,

@@ -78,7 +78,7 @@ def loss(output):
 Large logits of a classifier (SD705, SD401), and large negative logits whose row has no large positive one.
 
 ## Thresholds
-- `warning` = 1000, `error` = 10000. Healthy attention at initialisation stays below 50; 22B-parameter vision transformers
+- `warning` = 1000, `error` = 10000. Healthy attention at initialisation stays below 50 (65 models: median 0.14, largest 46); 22B-parameter vision transformers
   diverged when their logits passed 50,000.
 
 ## References

@@ -96,7 +96,8 @@ class Flow:
     @cached_property
     def differentiated(self) -> set[int]:
         """Forward ops that autograd went back through; ops inside a custom backward's forward are not among them."""
-        return {op.forward for op in self.run.ops if op.forward is not None}
+        reached = {op.forward for op in self.run.ops if op.forward is not None}
+        return {i for i in reached if self.run.ops[i].recording}
 
     def behind(self, value_id: int) -> int:
         """Follow views, copies and casts back to the value they show."""
@@ -117,6 +118,15 @@ class Flow:
                         yield from self.uses(shown)
                 else:
                     yield op
+
+    def downstream(self, op: Op, steps: int) -> set[int]:
+        """The ops that read a result within so many steps."""
+        reached: set[int] = set()
+        front = [op]
+        for _ in range(steps):
+            front = [use for at in front for value in at.outputs for use in self.uses(value) if use.index not in reached]
+            reached.update(use.index for use in front)
+        return reached
 
     def free(self, op: Op) -> bool:
         """Whether trained weights can bring an op's result to any size and sign: a layer's output."""

@@ -51,7 +51,7 @@ class Step:
 
 
 class Excerpts(TorchDispatchMode):
-    """Keeps the arguments of wanted ops while the model runs again. Raises DivergedError when the ops are not the recorded ones.
+    """Keeps the arguments of wanted ops while the model runs again. Raises DivergedError when the ops are not those recorded.
 
     Attributes:
         steps: by op index; values: by value id, clones.
@@ -205,7 +205,8 @@ def _smallest_broken(link: Tensor, result: Tensor, gradient: Tensor | None) -> T
     at = link.new_full((len(link),), torch.nan)
     for broken in (result, gradient):
         if broken is not None and broken.shape == link.shape:
-            here = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf).reshape(len(link), -1).amin(1)
+            magnitudes = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf)
+            here = magnitudes.reshape(len(link), -1).amin(1)
             at = torch.fmin(at, torch.where(here < torch.inf, here, torch.nan))
     return at
 

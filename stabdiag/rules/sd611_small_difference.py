@@ -25,8 +25,8 @@ def example_inputs():
 
 
 def loss(z):
-    rate = 1e-6 * torch.sigmoid(z)
-    return 1e6 * torch.log(1 + rate).mean()  # expect: SD611
+    rate = 1e-4 * torch.sigmoid(z)
+    return 1e3 * torch.log(1 + rate).mean()  # expect: SD611
 ```
 
 ## Good
@@ -45,8 +45,8 @@ def example_inputs():
 
 
 def loss(z):
-    rate = 1e-6 * torch.sigmoid(z)
-    return 1e6 * torch.log1p(rate).mean()
+    rate = 1e-4 * torch.sigmoid(z)
+    return 1e3 * torch.log1p(rate).mean()
 ```
 
 ## What it does not detect

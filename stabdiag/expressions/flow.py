@@ -135,13 +135,16 @@ class Flow:
             return True
         if name in _AFFINE_NORMALISATIONS:
             return any(self._trained[i] for i in op.inputs[1:])
-        return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._signed(i) for i in op.inputs)
+        return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._unbounded(i) for i in op.inputs)
 
-    def _signed(self, value_id: int) -> bool:
-        """Weights made positive (softplus, exp, softmax of a parameter) keep the sign of what they multiply."""
+    def _unbounded(self, value_id: int) -> bool:
+        """Weights made positive (softplus, exp) keep the sign of what they multiply, normalised ones its size."""
         op = self.maker(value_id)
         stats = self.run.values[self.behind(value_id)].stats
-        return op is None or stats is None or stats.min < 0
+        if op is None or stats is None:
+            return True
+        normalised = base_name(op) == "div" and len(op.inputs) == 2 and self._trained[op.inputs[1]]
+        return stats.min < 0 and not normalised
 
     def slice(self, value_id: int) -> Slice | None:
         """The ops between free values and this one; None when there are too many to argue about."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from stabdiag.expressions.forms import EXP, QUOTIENT, REPLACEABLE, ROOT, Expression, expressions
+from stabdiag.expressions.forms import EXP, GENERAL, QUOTIENT, REPLACEABLE, ROOT, Expression, expressions
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import PRECISIONS
 from stabdiag.trace import Location, Op, Run, Trace
@@ -220,7 +220,10 @@ def _by_form(expression: Expression, result: dict[str, Any], within: float) -> S
         near = True  # it passes through 0 between two elements of one batch
     if form == EXP and not _hidden(result):  # everybody writes exp(log_variance)
         return Severity.WARNING if near else Severity.INFO
-    return Severity.ERROR if near else Severity.WARNING
+    if near:
+        return Severity.ERROR
+    far = form in GENERAL and min((b["source"] for b in breaks["float32"].values()), default=inf) > REACHED
+    return Severity.INFO if far else Severity.WARNING
 
 
 def _reached(expression: Expression, breaks: dict[str, Any]) -> bool:

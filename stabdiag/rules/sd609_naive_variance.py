@@ -105,7 +105,7 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
         bad = [p for p, error in errors.items() if error >= wrong]
         single = errors.get("float32", 0.0)
         severity = Severity.ERROR if bad else Severity.WARNING if single >= doubtful else Severity.INFO
-        x = argument(mean.location) or "x"
+        x = argument(mean) or "x"
         yield Finding(
             "",
             "",

@@ -93,6 +93,13 @@ class Judgement:
         if cause is not None and cause.location is not None and cause.location != self.location:
             told.insert(0, f"cause: `{cause.name.strip('_')}` at {cause.location.path}:{cause.location.line}")
         told.append(f"evidence: {self._evidence()}")
+        if (driven := self.result.get("driven")) is not None:
+            size = (
+                f"a spread of {driven['gap']:.3g}"
+                if driven["gap"] is not None
+                else f"{driven['low']:.3g} to {driven['high']:.3g}"
+            )
+            told.append(f"evidence: gradient ascent on the inputs takes it from {self.observed()} to {size}")
         return Finding(
             "",
             "",
@@ -215,6 +222,7 @@ def _by_form(expression: Expression, result: dict[str, Any], within: float) -> S
     near = reach(breaks, ("float32",)) <= within
     if form in REPLACEABLE:
         near = reach(breaks, tuple(breaks)) <= within or _reached(expression, breaks)
+    near = near or _driven_there(expression, result)
     seen = result.get("observed", {})
     if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
         near = True  # it passes through 0 between two elements of one batch
@@ -224,6 +232,17 @@ def _by_form(expression: Expression, result: dict[str, Any], within: float) -> S
         return Severity.ERROR
     far = form in GENERAL and min((b["source"] for b in breaks["float32"].values()), default=inf) > REACHED
     return Severity.INFO if far else Severity.WARNING
+
+
+def _driven_there(expression: Expression, result: dict[str, Any]) -> bool:
+    """Whether gradient ascent on the inputs takes the link past its limit in float32."""
+    driven = result.get("driven")
+    limits = [limit_of(expression, where) for where in result["breaks"].get("float32", {}).values()]
+    found = [limit for limit in limits if limit]
+    if driven is None or not found or expression.form in GENERAL:
+        return False
+    size = driven["gap"] if expression.gap_dim is not None else max(abs(driven["low"]), abs(driven["high"]))
+    return size is not None and size >= min(found)
 
 
 def _reached(expression: Expression, breaks: dict[str, Any]) -> bool:

@@ -167,15 +167,7 @@ class Subexpression:
         return values[self.end], values[self.danger]
 
     def _summary(self, operand: Tensor, result: Tensor, inner: Tensor, gradient: Tensor | None, link: Tensor) -> Lanes:
-        link = link.double()
-        finite = torch.isfinite(link)
-        low = torch.where(finite, link, torch.inf).reshape(len(link), -1).amin(1)
-        high = torch.where(finite, link, -torch.inf).reshape(len(link), -1).amax(1)
-        gap = torch.full_like(low, torch.nan)
-        if self.gap_dim is not None and link.dim() > 1:
-            dim = self.gap_dim + 1 if self.gap_dim >= 0 else self.gap_dim
-            rows = torch.where(finite, link, -torch.inf).amax(dim) - torch.where(finite, link, torch.inf).amin(dim)
-            gap = rows.reshape(len(link), -1).amax(1)
+        low, high, gap = extremes(link, self.gap_dim)
         return Lanes(
             _broken(operand).tolist(),
             _broken(result).tolist(),
@@ -184,7 +176,7 @@ class Subexpression:
             low.tolist(),
             high.tolist(),
             gap.tolist(),
-            _smallest_broken(link, result, gradient).tolist(),
+            _smallest_broken(link.double(), result, gradient).tolist(),
         )
 
 
@@ -195,6 +187,18 @@ def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Ten
     largest = source[finite].abs().max().double() if bool(finite.any()) else source.new_zeros((), dtype=torch.float64)
     moved = source.double() * scale.to(source.device).view(shape) + shift.to(source.device).view(shape) * largest
     return torch.where(finite, moved.clamp(min=0) if positive else moved, source.double())
+
+
+def extremes(link: Tensor, gap_dim: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest and largest finite value of each lane, and its largest spread along a dimension (NaN without one)."""
+    link = link.double()
+    finite = torch.isfinite(link)
+    below, above = torch.where(finite, link, torch.inf), torch.where(finite, link, -torch.inf)
+    low, high = below.reshape(len(link), -1).amin(1), above.reshape(len(link), -1).amax(1)
+    if gap_dim is None or link.dim() < 2:
+        return low, high, torch.full_like(low, torch.nan)
+    dim = gap_dim + 1 if gap_dim >= 0 else gap_dim
+    return low, high, (above.amax(dim) - below.amin(dim)).reshape(len(link), -1).amax(1)
 
 
 def _broken(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Writes `trace.experiments["confirmation"]`:
     {"cost": forward passes spent, "expressions": {key: {
         "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run: why",
         "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is told
+        "driven": the same after gradient ascent on the inputs, where that was tried,
         "breaks": {format: {"value" | "gradient": {"factor", "how", "low", "high", "gap", "at", "hidden", "source"}}}}}}
 
 `factor` is k (1 where it breaks at what was observed), `how` one of "observed", "scale", "negate", "raise", "lower", "zero",
@@ -27,9 +28,10 @@ from typing import Any
 import torch
 
 from stabdiag.expressions.forms import REPLACEABLE, Expression, expressions
+from stabdiag.probe import ascent
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
-from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression
+from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression, extremes
 from stabdiag.probe.tracer import plain
 from stabdiag.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
@@ -77,6 +79,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     if excerpts is not None:
         for expression in found:
             results[expression.key] = _confirmed(expression, base, excerpts, formats, account)
+        _drive(recorder, base, found, results, account)
     trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
 
@@ -91,6 +94,26 @@ def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpt
         with torch.enable_grad(), excerpts, stage.precision.context(stage.device.type):
             recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
     return excerpts
+
+
+def _drive(recorder: Recorder, base: Run, found: list[Expression], results: dict[str, Any], account: _Account) -> None:
+    """Note how far gradient ascent on the inputs gets with the links of what breaks in float32, but not as recorded."""
+    links = {e.key: e for e in found if _breaks_later(results[e.key])}
+    if not links or not account.affords(ascent.COST * account.forward):
+        return
+    try:
+        values = ascent.driven(recorder, base, {e.link for e in links.values()})
+    except Exception:  # a model that cannot be differentiated by its inputs: what is confirmed stays so
+        return
+    for key, expression in links.items():
+        if (value := values.get(expression.link)) is not None:
+            low, high, gap = extremes(value[None], expression.gap_dim)
+            results[key]["driven"] = {"low": float(low), "high": float(high), "gap": float(gap) if isfinite(gap) else None}
+
+
+def _breaks_later(result: dict[str, Any]) -> bool:
+    kinds = result.get("breaks", {}).get("float32", {})
+    return bool(kinds) and all(where["how"] != "observed" for where in kinds.values())
 
 
 class _Account:

@@ -180,8 +180,7 @@ class _Finder:
             return None
         exps = self._exps(operand)
         if exps and "product" not in self.flow.roots(operand)[exps[0].index]:
-            self.claimed.add(exps[0].index)
-            return self._made(ROOT_OF_EXP, op, op, operand, link=exps[0].inputs[0], cause=exps[0])
+            return self._overflowing(ROOT_OF_EXP, op, exps)
         return self._made(ROOT, op, op, operand)
 
     def _exponential(self, op: Op) -> Expression | None:

@@ -96,7 +96,8 @@ class Flow:
     @cached_property
     def differentiated(self) -> set[int]:
         """Forward ops that autograd went back through; ops inside a custom backward's forward are not among them."""
-        return {op.forward for op in self.run.ops if op.forward is not None}
+        reached = {op.forward for op in self.run.ops if op.forward is not None}
+        return {i for i in reached if self.run.ops[i].recording}
 
     def behind(self, value_id: int) -> int:
         """Follow views, copies and casts back to the value they show."""
@@ -118,6 +119,15 @@ class Flow:
                 else:
                     yield op
 
+    def downstream(self, op: Op, steps: int) -> set[int]:
+        """The ops that read a result within so many steps."""
+        reached: set[int] = set()
+        front = [op]
+        for _ in range(steps):
+            front = [use for at in front for value in at.outputs for use in self.uses(value) if use.index not in reached]
+            reached.update(use.index for use in front)
+        return reached
+
     def free(self, op: Op) -> bool:
         """Whether trained weights can bring an op's result to any size and sign: a layer's output."""
         name = base_name(op)
@@ -125,13 +135,16 @@ class Flow:
             return True
         if name in _AFFINE_NORMALISATIONS:
             return any(self._trained[i] for i in op.inputs[1:])
-        return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._signed(i) for i in op.inputs)
+        return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._unbounded(i) for i in op.inputs)
 
-    def _signed(self, value_id: int) -> bool:
-        """Weights made positive (softplus, exp, softmax of a parameter) keep the sign of what they multiply."""
+    def _unbounded(self, value_id: int) -> bool:
+        """Weights made positive (softplus, exp) keep the sign of what they multiply, normalised ones its size."""
         op = self.maker(value_id)
         stats = self.run.values[self.behind(value_id)].stats
-        return op is None or stats is None or stats.min < 0
+        if op is None or stats is None:
+            return True
+        normalised = base_name(op) == "div" and len(op.inputs) == 2 and self._trained[op.inputs[1]]
+        return stats.min < 0 and not normalised
 
     def slice(self, value_id: int) -> Slice | None:
         """The ops between free values and this one; None when there are too many to argue about."""

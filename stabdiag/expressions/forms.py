@@ -33,6 +33,9 @@ POWER = "power"
 REPLACEABLE = frozenset((LOG_OF_SOFTMAX, LOG_OF_SIGMOID, SOFTMAX_BY_HAND, LOGSUMEXP_BY_HAND, SOFTPLUS_BY_HAND, ROOT_OF_EXP))
 """Forms that have a stable form with the same value: nothing speaks for writing them."""
 
+GENERAL = frozenset((ROOT, INVERSE_TRIGONOMETRIC, LOGARITHM, QUOTIENT, POWER))
+"""Functions of whatever value: only how near their singular point is speaks against them."""
+
 _LOGS = frozenset(["log", "log2", "log10", "log1p"])
 _EXPS = frozenset(["exp", "exp2", "expm1", "sinh", "cosh"])
 _INVERSES = frozenset(["acos", "asin", "acosh", "atanh", "logit", "special_logit", "erfinv"])
@@ -167,6 +170,8 @@ class _Finder:
         if (exp := self._sigmoid_by_hand(op)) is not None:
             self.claimed.add(exp.index)
             return self._made(SIGMOID_BY_HAND, exp, exp, exp.inputs[0], cause=op, end=op)
+        if self._exps(operand):  # a variance exp(v): it ends where the exp does
+            return None
         return self._made(QUOTIENT, op, op, operand)
 
     def _root(self, op: Op) -> Expression | None:
@@ -175,14 +180,13 @@ class _Finder:
             return None
         exps = self._exps(operand)
         if exps and "product" not in self.flow.roots(operand)[exps[0].index]:
-            self.claimed.add(exps[0].index)
-            return self._made(ROOT_OF_EXP, op, op, operand, link=exps[0].inputs[0], cause=exps[0])
+            return self._overflowing(ROOT_OF_EXP, op, exps)
         return self._made(ROOT, op, op, operand)
 
     def _exponential(self, op: Op) -> Expression | None:
-        late = next((use for value in op.outputs for use in self.flow.uses(value) if _bounds_above(use)), None)
-        if late is not None:
-            return self._made(LATE_CLAMP, op, op, op.inputs[0], cause=late, end=late)
+        uses = [use for value in op.outputs for use in self.flow.uses(value)]
+        if len(uses) == 1 and _bounds_above(uses[0]):  # a policy's ratio is clamped and used as it is: that is no guard
+            return self._made(LATE_CLAMP, op, op, op.inputs[0], cause=uses[0], end=uses[0])
         return self._made(EXP, op, op, op.inputs[0])
 
     def _overflowing(self, form: str, op: Op, exps: list[Op]) -> Expression | None:

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from stabdiag.expressions.forms import EXP, QUOTIENT, REPLACEABLE, ROOT, Expression, expressions
+from stabdiag.expressions.forms import (
+    EXP,
+    GENERAL,
+    LOGSUMEXP_BY_HAND,
+    QUOTIENT,
+    REPLACEABLE,
+    ROOT,
+    SOFTMAX_BY_HAND,
+    Expression,
+    expressions,
+)
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import PRECISIONS
 from stabdiag.trace import Location, Op, Run, Trace
@@ -80,7 +90,7 @@ class Judgement:
             told = [
                 f"{kind} from {limit:.3g}"
                 for kind, where in sorted(kinds.items(), key=lambda item: item[1]["factor"])
-                if (limit := limit_of(self.expression, where)) is not None
+                if (limit := limit_of(self.expression.form, where)) is not None
             ]
             if told:
                 parts.append(f"{', '.join(told)} in {format}")
@@ -93,6 +103,13 @@ class Judgement:
         if cause is not None and cause.location is not None and cause.location != self.location:
             told.insert(0, f"cause: `{cause.name.strip('_')}` at {cause.location.path}:{cause.location.line}")
         told.append(f"evidence: {self._evidence()}")
+        if (driven := self.result.get("driven")) is not None:
+            size = (
+                f"a spread of {driven['gap']:.3g}"
+                if driven["gap"] is not None
+                else f"{driven['low']:.3g} to {driven['high']:.3g}"
+            )
+            told.append(f"evidence: gradient ascent on the inputs takes it from {self.observed()} to {size}")
         return Finding(
             "",
             "",
@@ -130,11 +147,11 @@ class Judgement:
         return f"the {kind} breaks in {format} when what feeds it is {ways[where['how']].format(where['factor'])}"
 
 
-def limit_of(expression: Expression, where: dict[str, Any]) -> float | None:
+def limit_of(form: str, where: dict[str, Any]) -> float | None:
     """The magnitude of the link (its spread for a softmax) at which something breaks."""
-    if expression.gap_dim is not None:
-        return where.get("gap")
-    if where.get("at") is not None:
+    if where.get("gap") is not None:
+        return float(where["gap"])
+    if where.get("at") is not None and form not in (SOFTMAX_BY_HAND, LOGSUMEXP_BY_HAND):  # there one term breaks its row
         return float(where["at"])
     ends = [abs(e) for e in (where.get("low"), where.get("high")) if e is not None]
     return max(ends) if ends else None
@@ -215,15 +232,30 @@ def _by_form(expression: Expression, result: dict[str, Any], within: float) -> S
     near = reach(breaks, ("float32",)) <= within
     if form in REPLACEABLE:
         near = reach(breaks, tuple(breaks)) <= within or _reached(expression, breaks)
+    near = near or _driven_there(expression, result)
     seen = result.get("observed", {})
     if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
         near = True  # it passes through 0 between two elements of one batch
     if form == EXP and not _hidden(result):  # everybody writes exp(log_variance)
         return Severity.WARNING if near else Severity.INFO
-    return Severity.ERROR if near else Severity.WARNING
+    if near:
+        return Severity.ERROR
+    far = form in GENERAL and min((b["source"] for b in breaks["float32"].values()), default=inf) > REACHED
+    return Severity.INFO if far else Severity.WARNING
+
+
+def _driven_there(expression: Expression, result: dict[str, Any]) -> bool:
+    """Whether gradient ascent on the inputs takes the link past its limit in float32."""
+    driven = result.get("driven")
+    limits = [limit_of(expression.form, where) for where in result["breaks"].get("float32", {}).values()]
+    found = [limit for limit in limits if limit]
+    if driven is None or not found or expression.form in GENERAL:
+        return False
+    size = driven["gap"] if expression.gap_dim is not None else max(abs(driven["low"]), abs(driven["high"]))
+    return size is not None and size >= min(found)
 
 
 def _reached(expression: Expression, breaks: dict[str, Any]) -> bool:
     """Whether it breaks at a magnitude that training gets to, in any probed format."""
-    limits = [limit_of(expression, where) for kinds in breaks.values() for where in kinds.values()]
+    limits = [limit_of(expression.form, where) for kinds in breaks.values() for where in kinds.values()]
     return min((limit for limit in limits if limit is not None), default=inf) <= REACHED

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 import ast
 
-from stabdiag.trace import Location
+from stabdiag.trace import Location, Op
 
 _NAMESPACES = ("torch", "F", "nn", "np", "math", "functional", "special")
 
 
-def argument(location: Location | None) -> str | None:
-    """What an op is given: `p` of `torch.log(p)`, `z` of `z.exp()`, the denominator of a division; None if unknown."""
-    node = _expression(location)
-    if isinstance(node, ast.Call):
-        function = node.func
-        if isinstance(function, ast.Attribute) and not _is_namespace(function.value):
-            return ast.unparse(function.value)
-        return ast.unparse(node.args[0]) if node.args else None
+def argument(op: Op | None) -> str | None:
+    """What an op is given: `p` of `torch.log(p)`, `z` of `z.exp()`, the denominator of a division.
+
+    None where the line does not name the op, because a library function called on it runs it, or spans several lines.
+    """
+    node = _expression(op.location) if op is not None else None
+    name = op.name.strip("_").split("_")[0] if op is not None else ""
     if isinstance(node, ast.BinOp):
-        return ast.unparse(node.left if isinstance(node.op, ast.Pow) else node.right)
-    return None
+        if isinstance(node.op, ast.Pow):
+            return ast.unparse(node.left) if name in ("pow", "sqrt") else None
+        return ast.unparse(node.right) if isinstance(node.op, ast.Div) and name in ("div", "reciprocal") else None
+    if not isinstance(node, ast.Call) or name not in _callee(node.func).lower():
+        return None
+    if isinstance(node.func, ast.Attribute) and not _is_namespace(node.func.value) and not _is_module(node.func):
+        return ast.unparse(node.func.value)
+    return ast.unparse(node.args[0]) if node.args else None
 
 
-def dimension(location: Location | None, default: int | None = None) -> str:
-    """The `dim` of a call as written, else the recorded one."""
+def addend(location: Location | None) -> str | None:
+    """`x` of `1 + x` and of `x + 1`."""
     node = _expression(location)
+    if not isinstance(node, ast.BinOp):
+        return None
+    return ast.unparse(node.right if isinstance(node.left, ast.Constant) else node.left)
+
+
+def dimension(op: Op | None, default: int | None = None) -> str:
+    """The `dim` of a call as written, else the recorded one."""
+    node = _expression(op.location) if op is not None else None
     if isinstance(node, ast.Call):
         for keyword in node.keywords:
             if keyword.arg in ("dim", "axis"):
@@ -46,6 +59,17 @@ def _expression(location: Location | None) -> ast.expr | None:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         return None
+
+
+def _callee(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return _callee(node.func) if isinstance(node, ast.Call) else getattr(node, "id", "")
+
+
+def _is_module(node: ast.Attribute) -> bool:
+    """`self.softmax(z)` calls a module."""
+    return isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def _is_namespace(node: ast.expr) -> bool:

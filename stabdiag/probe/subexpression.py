@@ -51,7 +51,7 @@ class Step:
 
 
 class Excerpts(TorchDispatchMode):
-    """Keeps the arguments of wanted ops while the model runs again. Raises DivergedError when the ops are not the recorded ones.
+    """Keeps the arguments of wanted ops while the model runs again. Raises DivergedError when the ops are not those recorded.
 
     Attributes:
         steps: by op index; values: by value id, clones.
@@ -167,15 +167,7 @@ class Subexpression:
         return values[self.end], values[self.danger]
 
     def _summary(self, operand: Tensor, result: Tensor, inner: Tensor, gradient: Tensor | None, link: Tensor) -> Lanes:
-        link = link.double()
-        finite = torch.isfinite(link)
-        low = torch.where(finite, link, torch.inf).reshape(len(link), -1).amin(1)
-        high = torch.where(finite, link, -torch.inf).reshape(len(link), -1).amax(1)
-        gap = torch.full_like(low, torch.nan)
-        if self.gap_dim is not None and link.dim() > 1:
-            dim = self.gap_dim + 1 if self.gap_dim >= 0 else self.gap_dim
-            rows = torch.where(finite, link, -torch.inf).amax(dim) - torch.where(finite, link, torch.inf).amin(dim)
-            gap = rows.reshape(len(link), -1).amax(1)
+        low, high, gap = extremes(link, self.gap_dim)
         return Lanes(
             _broken(operand).tolist(),
             _broken(result).tolist(),
@@ -184,7 +176,7 @@ class Subexpression:
             low.tolist(),
             high.tolist(),
             gap.tolist(),
-            _smallest_broken(link, result, gradient).tolist(),
+            _smallest_broken(link.double(), result, gradient).tolist(),
         )
 
 
@@ -197,6 +189,18 @@ def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Ten
     return torch.where(finite, moved.clamp(min=0) if positive else moved, source.double())
 
 
+def extremes(link: Tensor, gap_dim: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest and largest finite value of each lane, and its largest spread along a dimension (NaN without one)."""
+    link = link.double()
+    finite = torch.isfinite(link)
+    below, above = torch.where(finite, link, torch.inf), torch.where(finite, link, -torch.inf)
+    low, high = below.reshape(len(link), -1).amin(1), above.reshape(len(link), -1).amax(1)
+    if gap_dim is None or link.dim() < 2:
+        return low, high, torch.full_like(low, torch.nan)
+    dim = gap_dim + 1 if gap_dim >= 0 else gap_dim
+    return low, high, (above.amax(dim) - below.amin(dim)).reshape(len(link), -1).amax(1)
+
+
 def _broken(tensor: Tensor) -> Tensor:
     return (~torch.isfinite(tensor)).reshape(len(tensor), -1).sum(1)
 
@@ -205,7 +209,8 @@ def _smallest_broken(link: Tensor, result: Tensor, gradient: Tensor | None) -> T
     at = link.new_full((len(link),), torch.nan)
     for broken in (result, gradient):
         if broken is not None and broken.shape == link.shape:
-            here = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf).reshape(len(link), -1).amin(1)
+            magnitudes = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf)
+            here = magnitudes.reshape(len(link), -1).amin(1)
             at = torch.fmin(at, torch.where(here < torch.inf, here, torch.nan))
     return at
 

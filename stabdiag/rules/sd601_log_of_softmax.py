@@ -111,8 +111,8 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 def _fixes(found: Judgement) -> list[Fix]:
     cause = found.cause
-    logits = (argument(cause.location) if cause and cause.name != "div" else None) or "logits"
-    dim = dimension(cause.location if cause else None, found.expression.gap_dim)
+    logits = (argument(cause) if cause and cause.name != "div" else None) or "logits"
+    dim = dimension(cause, found.expression.gap_dim)
     return [
         Fix("log-softmax", "compute the logarithm of the softmax in one step", f"log_p = F.log_softmax({logits}, dim={dim})"),
         Fix("cross-entropy", "let the loss take logits", f"loss = F.cross_entropy({logits}, target)"),

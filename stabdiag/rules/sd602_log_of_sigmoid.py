@@ -103,7 +103,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 def _fixes(found: Judgement) -> list[Fix]:
     cause = found.cause
-    logits = (argument(cause.location) if cause and cause.name == "sigmoid" else None) or "logits"
+    logits = (argument(cause) if cause and cause.name == "sigmoid" else None) or "logits"
     return [
         Fix("bce-with-logits", "let the loss take logits", f"loss = F.binary_cross_entropy_with_logits({logits}, target)"),
         Fix("logsigmoid", "log σ(z) and log(1 - σ(z)) in one step", f"F.logsigmoid({logits}), F.logsigmoid(-({logits}))"),

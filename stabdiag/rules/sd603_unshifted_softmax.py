@@ -97,7 +97,7 @@ explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line."""
     for found in judgements(trace, SOFTMAX_BY_HAND, LOGSUMEXP_BY_HAND, within=within):
-        z = argument(found.run.ops[found.expression.danger].location) or "z"
+        z = argument(found.run.ops[found.expression.danger]) or "z"
         if found.expression.form == SOFTMAX_BY_HAND:
             what, fix = "softmax", Fix("softmax", "use the shifted softmax", f"torch.softmax({z}, dim=-1)")
         else:

@@ -75,7 +75,7 @@ explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line."""
     for found in judgements(trace, SOFTPLUS_BY_HAND, within=within):
-        z = argument(found.run.ops[found.expression.danger].location) or "z"
+        z = argument(found.run.ops[found.expression.danger]) or "z"
         cosh = found.cause is not None and found.cause.name.startswith("cosh")
         what = f"log(cosh({z}))" if cosh else f"log(1 + exp({z}))"
         fixes = [

@@ -115,7 +115,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 
 def _fixes(found: Judgement) -> list[Fix]:
-    z = argument(found.op.location) or "z"
+    z = argument(found.op) or "z"
     name = found.op.name.strip("_")
     clamp = Fix("clamp-exponent", "bound the exponent, not its exp", f"torch.{name}(({z}).clamp(max=20.0))")
     if found.expression.form == SIGMOID_BY_HAND:

@@ -108,10 +108,10 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 
 def _fixes(found: Judgement) -> list[Fix]:
-    operand = argument(found.op.location) or "x"
+    operand = argument(found.op) or "x"
     if found.expression.form == ROOT_OF_EXP:
         cause = found.cause
-        exponent = (argument(cause.location) if cause else None) or "v"
+        exponent = argument(cause) or "v"
         return [Fix("exp-of-half", "halve the exponent instead of taking the root", f"torch.exp(0.5 * ({exponent}))")]
     if found.expression.form == INVERSE_TRIGONOMETRIC:
         return [Fix("clamp-domain", "stay inside the domain", f"({operand}).clamp(-1 + 1e-6, 1 - 1e-6)")]

@@ -75,7 +75,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     for found in judgements(trace, within=within, trapped=True):
         danger = found.run.ops[found.expression.danger]
         selected = found.run.ops[found.expression.selected or 0]
-        name, operand = danger.name.strip("_"), argument(danger.location) or "x"
+        name, operand = danger.name.strip("_"), argument(danger) or "x"
         at = f" at {selected.location.path}:{selected.location.line}" if selected.location else ""
         yield found.finding(
             f"`{selected.name.strip('_')}`{at} hides the value of `{name}` outside its domain, but not its gradient: the "

@@ -97,7 +97,7 @@ _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of"}
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line."""
     for found in judgements(trace, LOGARITHM, QUOTIENT, POWER, within=within):
-        operand = argument(found.op.location)
+        operand = argument(found.op)
         shown = f"`{operand}`" if operand else "a value"
         yield found.finding(
             f"{_WHAT[found.expression.form]} {shown}, which nothing keeps from 0: it has {found.observed()} here, and it "
@@ -117,7 +117,7 @@ def _fixes(found: Judgement, operand: str) -> list[Fix]:
         return [Fix("clamp", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
     cause = found.cause
     if cause is not None and cause.name.strip("_") == "exp":
-        return [Fix("cancel-log-exp", "work with the logarithm itself", f"{argument(cause.location) or 'exponent'}")]
+        return [Fix("cancel-log-exp", "work with the logarithm itself", f"{argument(cause) or 'exponent'}")]
     return [
         Fix("clamp", "keep the operand from 0", f"torch.{found.op.name.strip('_')}(({operand}).clamp(min=1e-6))"),
         Fix("softplus", "make it positive", f"torch.{found.op.name.strip('_')}(F.softplus({operand}) + 1e-6)"),

@@ -105,7 +105,7 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
         bad = [p for p, error in errors.items() if error >= wrong]
         single = errors.get("float32", 0.0)
         severity = Severity.ERROR if bad else Severity.WARNING if single >= doubtful else Severity.INFO
-        x = argument(mean.location) or "x"
+        x = argument(mean) or "x"
         yield Finding(
             "",
             "",
@@ -115,7 +115,12 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
             **at(op),
             precisions=bad or ["float32"],
             label=f"{ratio:.3g} times larger terms cancel",
-            evidence={"op_index": op.index, "ratio": ratio, "relative_error": errors},
+            evidence={
+                "op_index": op.index,
+                "ratio": ratio,
+                "relative_error": errors,
+                "reaches": sorted({op.index, *flow(run).downstream(op, 4)}),  # a negative variance breaks the root behind it
+            },
             fixes=[
                 Fix("two-pass-variance", "let torch compute it in two passes", f"{x}.var(dim=…, keepdim=True, correction=0)"),
                 Fix("centre-first", "subtract the mean before squaring", f"({x} - mean).pow(2).mean(dim=…, keepdim=True)"),

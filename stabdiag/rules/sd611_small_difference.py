@@ -25,8 +25,8 @@ def example_inputs():
 
 
 def loss(z):
-    rate = 1e-6 * torch.sigmoid(z)
-    return 1e6 * torch.log(1 + rate).mean()  # expect: SD611
+    rate = 1e-4 * torch.sigmoid(z)
+    return 1e3 * torch.log(1 + rate).mean()  # expect: SD611
 ```
 
 ## Good
@@ -45,8 +45,8 @@ def example_inputs():
 
 
 def loss(z):
-    rate = 1e-6 * torch.sigmoid(z)
-    return 1e6 * torch.log1p(rate).mean()
+    rate = 1e-4 * torch.sigmoid(z)
+    return 1e3 * torch.log1p(rate).mean()
 ```
 
 ## What it does not detect
@@ -64,7 +64,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.expressions.flow import Flow, base_name, flow
-from stabdiag.expressions.wording import argument
+from stabdiag.expressions.wording import addend, argument
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import FORMATS
 from stabdiag.trace import Op, Run, Trace
@@ -114,12 +114,11 @@ def _form(run: Run, values: Flow, op: Op) -> tuple[str, int, str] | None:
         return "log(1 + x)", inner.inputs[0], f"torch.log1p({_x(inner)})"
     minus_one = (name == "sub" and op.attributes.get("other") == 1) or (name == "add" and op.attributes.get("other") == -1)
     if minus_one and base_name(inner) == "exp":
-        return "exp(x) - 1", inner.inputs[0], f"torch.expm1({argument(inner.location) or 'x'})"
+        return "exp(x) - 1", inner.inputs[0], f"torch.expm1({argument(inner) or 'x'})"
     if name == "rsub" and op.attributes.get("other") == 1 and base_name(inner) == "cos":
-        return "1 - cos(x)", inner.inputs[0], f"2 * torch.sin(({argument(inner.location) or 'x'}) / 2) ** 2"
+        return "1 - cos(x)", inner.inputs[0], f"2 * torch.sin(({argument(inner) or 'x'}) / 2) ** 2"
     return None
 
 
 def _x(added: Op) -> str:
-    text = argument(added.location)
-    return "x" if text is None or text.replace(".", "").isdigit() else text
+    return addend(added.location) or "x"

@@ -101,7 +101,7 @@ def check(trace: Trace) -> Iterator[Finding]:
         if (key := (op.location.path, op.location.line)) in seen:
             continue
         seen.add(key)
-        z = argument(op.location) or "z"
+        z = argument(op) or "z"
         constant = "0" if "log" in op.name else "1"
         yield Finding(
             "",

@@ -1,8 +1,8 @@
 """Small models with one unstable expression each, and their guarded twins, in the styles people write them in.
 
 Each entry is the body of `forward(self, x)` and of `loss(out)`; the line to be reported carries `# expect: SDNNN`. `h` is a
-hidden state of shape (12, 16); `self.a`, `self.b` and `self.one` are linear layers to 4, 4 and 1 units; `I` and `T` are rows and
-class targets, `Y` targets of 0 and 1 of shape (12, 1), `H` their one-hot form of shape (12, 4).
+hidden state of shape (12, 16); `self.a`, `self.b` and `self.one` are linear layers to 4, 4 and 1 units; `I` and `T` are rows
+and class targets, `Y` targets of 0 and 1 of shape (12, 1), `H` their one-hot form of shape (12, 4).
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
         "method": ("return nn.Sigmoid()(self.one(h))", "return -(out.log() * Y).mean()  # expect: SD602"),
         "two lines": (
             "return torch.sigmoid(self.one(h))",
-            "pos = Y * torch.log(out)  # expect: SD602\nneg = (1 - Y) * (1 - out).log()  # expect: SD602\nreturn -(pos + neg).mean()",
+            "pos = Y * torch.log(out)  # expect: SD602\n"
+            "neg = (1 - Y) * (1 - out).log()  # expect: SD602\nreturn -(pos + neg).mean()",
         ),
         "focal": (
             "return torch.sigmoid(self.one(h))",
@@ -232,7 +233,8 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
         "square": ("return self.a(h)", "return torch.log(out ** 2).mean()  # expect: SD608"),
         "gaussian density": (
             "return self.a(h)",
-            "density = torch.exp(-0.5 * (out - H) ** 2) / math.sqrt(2 * math.pi)\nreturn -torch.log(density).mean()  # expect: SD608",
+            "density = torch.exp(-0.5 * (out - H) ** 2) / math.sqrt(2 * math.pi)\n"
+            "return -torch.log(density).mean()  # expect: SD608",
         ),
         "mixture density": (
             "pi, mu = torch.softmax(self.a(h), 1), self.b(h)\nreturn (pi * torch.exp(-0.5 * (Y - mu) ** 2)).sum(1)",
@@ -310,7 +312,8 @@ STABLE: dict[str, tuple[str, str]] = {
     ),
     "double where": (
         "return self.a(h)",
-        "ok = out > 0\nsafe = torch.where(ok, out, torch.ones_like(out))\nreturn torch.where(ok, safe.log(), torch.zeros_like(out)).mean()",
+        "ok = out > 0\nsafe = torch.where(ok, out, torch.ones_like(out))\n"
+        "return torch.where(ok, safe.log(), torch.zeros_like(out)).mean()",
     ),
     "root with epsilon": ("z = self.a(h)\nreturn torch.sqrt(((z[:, None] - z[None]) ** 2).sum(-1) + 1e-8)", MEAN),
     "root of clamped": ("z = self.a(h)\nreturn ((z[:, None] - z[None]) ** 2).sum(-1).clamp(min=1e-8).sqrt()", MEAN),
@@ -328,7 +331,8 @@ STABLE: dict[str, tuple[str, str]] = {
         "return out.pow(4).sum()",
     ),
     "layer norm by hand": (
-        "z = self.a(h)\nm = z.mean(1, keepdim=True)\nv = (z - m).pow(2).mean(1, keepdim=True)\nreturn (z - m) / torch.sqrt(v + 1e-5)",
+        "z = self.a(h)\nm = z.mean(1, keepdim=True)\n"
+        "v = (z - m).pow(2).mean(1, keepdim=True)\nreturn (z - m) / torch.sqrt(v + 1e-5)",
         "return out.pow(4).sum()",
     ),
     "masked mean": (
@@ -383,7 +387,8 @@ STABLE: dict[str, tuple[str, str]] = {
         "return -torch.logsumexp(out[0] - 0.5 * (Y - out[1]) ** 2, 1).mean()",
     ),
     "sinkhorn in log space": (
-        "z = -torch.cdist(self.a(h), self.b(h))\nfor _ in range(4):\n    z = z - torch.logsumexp(z, 1, keepdim=True)\n    z = z - torch.logsumexp(z, 0, keepdim=True)\nreturn z.exp()",
+        "z = -torch.cdist(self.a(h), self.b(h))\nfor _ in range(4):\n    z = z - torch.logsumexp(z, 1, keepdim=True)\n"
+        "    z = z - torch.logsumexp(z, 0, keepdim=True)\nreturn z.exp()",
         MEAN,
     ),
     "positive integer powers": ("z = self.a(h)\nreturn z ** 2 + z ** 3 - z ** 4", MEAN),

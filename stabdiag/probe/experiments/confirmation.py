@@ -9,12 +9,14 @@ Writes `trace.experiments["confirmation"]`:
     {"cost": forward passes spent, "expressions": {key: {
         "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run: why",
         "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is told
-        "breaks": {format: {"value" | "gradient": {"factor", "how", "low", "high", "gap", "at", "hidden"}}}}}}
+        "driven": the same after gradient ascent on the inputs, where that was tried,
+        "breaks": {format: {"value" | "gradient": {"factor", "how", "low", "high", "gap", "at", "hidden", "source"}}}}}}
 
 `factor` is k (1 where it breaks at what was observed), `how` one of "observed", "scale", "negate", "raise", "lower", "zero",
-"constant"; `at` is the smallest magnitude of the link that breaks; `hidden`: the dangerous op's own result is not finite there,
-whatever the end of the expression shows. "bounded": nothing broke. "tolerated": it is not finite as recorded, and loss and
-gradients are finite all the same. "fixed": its only sources are masks or counts.
+"constant"; `at` is the smallest magnitude of the link that breaks, `source` the largest magnitude of the sources then;
+`hidden`: the dangerous op's own result is not finite there, whatever the end of the expression shows. "bounded": nothing broke.
+"tolerated": it is not finite as recorded, and loss and gradients are finite all the same. "fixed": its only sources are masks
+or counts.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from typing import Any
 import torch
 
 from stabdiag.expressions.forms import REPLACEABLE, Expression, expressions
+from stabdiag.probe import ascent
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
-from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression
+from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression, extremes
 from stabdiag.probe.tracer import plain
 from stabdiag.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
@@ -76,6 +79,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     if excerpts is not None:
         for expression in found:
             results[expression.key] = _confirmed(expression, base, excerpts, formats, account)
+        _drive(recorder, base, found, results, account)
     trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
 
@@ -90,6 +94,26 @@ def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpt
         with torch.enable_grad(), excerpts, stage.precision.context(stage.device.type):
             recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
     return excerpts
+
+
+def _drive(recorder: Recorder, base: Run, found: list[Expression], results: dict[str, Any], account: _Account) -> None:
+    """Note how far gradient ascent on the inputs gets with the links of what breaks in float32, but not as recorded."""
+    links = {e.key: e for e in found if _breaks_later(results[e.key])}
+    if not links or not account.affords(ascent.COST * account.forward):
+        return
+    try:
+        values = ascent.driven(recorder, base, {e.link for e in links.values()})
+    except Exception:  # a model that cannot be differentiated by its inputs: what is confirmed stays so
+        return
+    for key, expression in links.items():
+        if (value := values.get(expression.link)) is not None:
+            low, high, gap = extremes(value[None], expression.gap_dim)
+            results[key]["driven"] = {"low": float(low), "high": float(high), "gap": float(gap) if isfinite(gap) else None}
+
+
+def _breaks_later(result: dict[str, Any]) -> bool:
+    kinds = result.get("breaks", {}).get("float32", {})
+    return bool(kinds) and all(where["how"] != "observed" for where in kinds.values())
 
 
 class _Account:
@@ -196,6 +220,8 @@ class _Search:
         self.expression, self.sub, self.account = expression, sub, account
         self.observed: dict[str, float | None] = {}
         self.directions = list(_DIRECTIONS)
+        sources = [t[torch.isfinite(t)].abs() for t in (sub.values[i] for i in sub.sources)]
+        self.largest = max((float(t.max()) for t in sources if t.numel()), default=0.0)
 
     def breaks(self, format: str) -> dict[str, Any]:
         """kind ("value", "gradient") -> where it breaks, for the kinds that do."""
@@ -215,7 +241,7 @@ class _Search:
             if how in _DIRECTIONS and factor > 1:
                 found[kind] = self._refined(kind, how, factor, format)
             else:
-                found[kind] = {"factor": factor, "how": how, **_where(lanes, first)}
+                found[kind] = {"factor": factor, "how": how, **self._where(lanes, first, how, factor)}
         if format == "float32" and found:  # narrower formats break the same way, only sooner
             ways = {b["how"] for b in found.values()} & set(_DIRECTIONS)
             self.directions = [d for d in self.directions if d in ways] or self.directions
@@ -231,8 +257,12 @@ class _Search:
             counts = lanes.value if kind == "value" else lanes.gradient
             first = next((i for i, count in enumerate(counts) if count), _REFINED - 1)
             factor, low = factors[first], factors[first] / ratio
-            found = {"factor": factor, "how": how, **_where(lanes, first)}
+            found = {"factor": factor, "how": how, **self._where(lanes, first, how, factor)}
         return found
+
+    def _where(self, lanes: Lanes, lane: int, how: str, factor: float) -> dict[str, Any]:
+        times = {"scale": factor, "negate": factor, "raise": 1 + factor, "lower": 1 + factor, "zero": 0.0}.get(how, 1.0)
+        return {**_link(lanes, lane), "hidden": lanes.inner[lane] > 0, "source": times * self.largest}
 
     def _vary(self, variations: list[tuple[float, float]], format: str) -> Lanes:
         if not self.account.affords(self.account.variation(self.expression, len(variations))):
@@ -248,10 +278,6 @@ def _breaks_here(operand: list[int], counts: list[int], lane: int) -> bool:
     if operand[0] == 0:
         return operand[lane] == 0 and counts[lane] > 0
     return operand[lane] <= operand[0] and counts[lane] > counts[0]
-
-
-def _where(lanes: Lanes, lane: int) -> dict[str, Any]:
-    return {**_link(lanes, lane), "hidden": lanes.inner[lane] > 0}
 
 
 def _link(lanes: Lanes, lane: int) -> dict[str, float | None]:

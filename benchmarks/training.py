@@ -3,7 +3,7 @@
     python benchmarks/training.py            # both tables
     python benchmarks/training.py --cost     # the second only
 
-Cost: watched steps (loss, gradient norm, finiteness of the weights) and a bare training loop take turns, five rounds; the
+Cost: watched steps (loss, gradient norm, finiteness of the weights) and a bare training loop take turns, three rounds; the
 median of the ratios is given. Emulated 16-bit steps are compared with bare float32 ones.
 """
 
@@ -186,13 +186,13 @@ def watched(case: Subject, mode: str, steps: int) -> float:
 
 
 def cost() -> None:
-    print(f"\n{STEPS} watched steps / {STEPS} bare float32 steps (median of 5)")
+    print(f"\n{STEPS} watched steps / {STEPS} bare float32 steps (median of 3)")
     print(f"{'model':30} " + " ".join(f"{mode:>13}" for mode in MODES))
     for name in ("transformer, AdamW 3e-4", "ResNet, SGD 0.1 momentum 0.9", "MLP, SGD 0.1"):
         case = subject(name)
         ratios: dict[str, list[float]] = {mode: [] for mode in MODES}
         bare(case, 3)
-        for _ in range(5):
+        for _ in range(3):
             for mode in MODES:
                 alone = bare(subject(name), STEPS)
                 ratios[mode].append(watched(subject(name), mode, STEPS) / alone)

@@ -185,22 +185,23 @@ def watched(case: Subject, mode: str, steps: int) -> float:
         return time.perf_counter() - began
 
 
+def steady(name: str) -> Subject:
+    """With SGD: Adam would break float16 weights, and broken steps are cheap."""
+    case = subject(name)
+    case.make_optimizer = sgd(0.01)
+    return case
+
+
 def cost() -> None:
     print(f"\n{STEPS} watched steps / {STEPS} bare float32 steps (median of 3)")
     print(f"{'model':30} " + " ".join(f"{mode:>13}" for mode in MODES))
     for name in ("transformer, AdamW 3e-4", "ResNet, SGD 0.1 momentum 0.9", "MLP, SGD 0.1"):
-
-        def case() -> Subject:
-            made = subject(name)
-            made.make_optimizer = sgd(0.01)  # Adam would break float16 weights, and broken steps are cheap
-            return made
-
         ratios: dict[str, list[float]] = {mode: [] for mode in MODES}
-        bare(case(), 3)
+        bare(steady(name), 3)
         for _ in range(3):
             for mode in MODES:
-                alone = bare(case(), STEPS)
-                ratios[mode].append(watched(case(), mode, STEPS) / alone)
+                alone = bare(steady(name), STEPS)
+                ratios[mode].append(watched(steady(name), mode, STEPS) / alone)
         print(f"{name.partition(',')[0]:30} " + " ".join(f"{median(ratios[mode]):13.2f}" for mode in MODES), flush=True)
 
 

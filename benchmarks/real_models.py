@@ -53,8 +53,12 @@ def row(path: Path, start: float) -> str:
     """One line of the table."""
     step = bare_step_seconds(path)
     report, seconds = timed_scan(path)
-    findings = " ".join(sorted({f"{f.code}{'' if f.severity == 'error' else f' ({f.severity})'}" for f in report.findings})) or "none"
-    verdicts = " | ".join(next((p.verdict for p in report.precisions if p.name == n), "") for n in ("float32", "float16", "bfloat16"))
+    findings = (
+        " ".join(sorted({f"{f.code}{'' if f.severity == 'error' else f' ({f.severity})'}" for f in report.findings})) or "none"
+    )
+    verdicts = " | ".join(
+        next((p.verdict for p in report.precisions if p.name == n), "") for n in ("float32", "float16", "bfloat16")
+    )
     cost = f"{max(0.0, seconds - start) / step:.0f}×"
     return f"| {path.stem} | {report.error.message if report.error else findings} | {verdicts} | {1e3 * step:.1f} | {seconds:.1f} | {cost} |"
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from stabdiag.finding import Severity
+from stabdiag.formats import format_of
 from stabdiag.trace import Location, Trace
 
 
@@ -108,3 +109,11 @@ def failed(run: Mapping[str, Any], factor: float = 2.0) -> bool:
     skipping = bool(run["rows"]) and run["rows"][-1]["skipped"]
     broke = bool(run["error"]) or (bool(run["broke"]) and not skipping)
     return broke or not curve or not isfinite(curve[-1]) or diverged([x for x in curve if isfinite(x)], factor)
+
+
+def epsilon_vanishes(run: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether a run of `--steps` broke in the optimizer's own ops, whose epsilon is 0 in the format of the weights."""
+    born = run["birth"]
+    if not born or born["phase"] != "step" or facts["eps"] is None or run["precision"].startswith("amp-"):
+        return False
+    return bool(facts["eps"] < format_of(run["precision"]).smallest / 2)

@@ -126,9 +126,9 @@ def norm(tensors: Sequence[Tensor]) -> float:
     tensors = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     if not tensors:
         return 0.0
-    for dtype in (torch.float32, torch.float64):
-        norms = [torch.linalg.vector_norm(t, dtype=max(dtype, t.dtype, key=lambda d: d.itemsize)) for t in tensors]
-        total = float(torch.linalg.vector_norm(torch.stack([n.double() for n in norms])))
+    wide = (torch.float64,) if any(t.dtype == torch.float64 for t in tensors) else (torch.float32, torch.float64)
+    for dtype in wide:
+        total = float(torch.stack(torch._foreach_norm(tensors, 2, dtype)).double().norm())
         if isfinite(total):
             break
     return total

@@ -5,7 +5,7 @@ Finds constants added to, or bounding, an operand that is then divided by, roote
 format of that op loses: below half its smallest number (2^-25 in float16: 1e-8 and 1e-12 are 0 there), or absorbed in a 1 (1
 + 1e-10 is 1 in float32). Confirmed by running the model in that precision with one element of the operand at zero: the loss
 must become non-finite, and stay finite in float32. Epsilons of native normalisation kernels, which compute in float32, are
-left alone.
+left alone. With `--steps`, the optimizer's own epsilon is judged too: by the step that divides by 0.
 
 ## Why it matters
 x / (norm + 1e-8) is 0/0 in float16 for the first empty record, weeks into training.
@@ -91,6 +91,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stabdiag import steps
 from stabdiag.epsilon import Epsilon, bites, lost
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
@@ -116,6 +117,40 @@ def check(trace: Trace) -> Iterator[Finding]:
                 continue
             seen.add(epsilon.op.site)
             yield _finding(trace, run, epsilon, observed, bool(fact.get("reached")))
+    yield from _of_the_optimizer(trace)
+
+
+def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
+    """An error only where both optimizer and precision were chosen: Adam as it comes breaks on float16 weights of any model."""
+    facts = steps.optimizer(trace)
+    for precision, runs in steps.runs(trace).items():
+        broken = [run for run in runs if steps.epsilon_vanishes(run, facts)]
+        if not broken:
+            continue
+        born = broken[0]["birth"]
+        asked = steps.chosen(facts) and trace.experiments["training"]["precisions_chosen"]
+        yield Finding(
+            "",
+            "",
+            Severity.ERROR if asked else Severity.INFO,
+            f"the epsilon {facts['eps']:g} of {steps.named(facts)} is 0 in {precision}: where a gradient squares to 0, "
+            f"the step divides by 0, and the weights are not finite after step {broken[0]['taken']}",
+            module=born["layer"],
+            op=born["op"],
+            phase="step",
+            precisions=[precision],
+            location=steps.place(facts),
+            label=f"{facts['eps']:g} is 0 in {precision}",
+            evidence={"epsilon": facts["eps"], "birth": born},
+            fixes=[
+                Fix(
+                    "float32-master-weights",
+                    f"keep weights and optimizer in float32 and compute in {precision} under autocast",
+                    f"with torch.autocast(device_type, dtype=torch.{precision}):",
+                ),
+                Fix("larger-epsilon", f"give the optimizer an epsilon that {precision} can hold", "eps=1e-4"),
+            ],
+        )
 
 
 def _finding(trace: Trace, run: Run, epsilon: Epsilon, observed: bool, reached: bool) -> Finding:

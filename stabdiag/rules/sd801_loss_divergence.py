@@ -99,6 +99,8 @@ def check(
     for precision, runs in by_precision.items():
         curves = [steps.losses(run) for run in runs]
         still = facts["lr"] > 0 and not facts["warming_up"]
+        if any(steps.epsilon_vanishes(run, facts) for run in runs):
+            continue  # SD505 tells
         if steps.agreed(bool(run["broke"]) and not _skips(run) for run in runs):
             finding = _broke(trace, precision, facts, next(run for run in runs if run["broke"]))
         elif steps.agreed(steps.diverged(curve, divergence) for curve in curves):
@@ -153,21 +155,8 @@ def _broke(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
         if born["phase"] != "step":
             finding.location = steps.place(born) or finding.location
         finding.evidence["birth"] = born
-        if born["phase"] == "step" and facts["eps"] is not None and facts["eps"] < format_of(precision).smallest / 2:
-            return _epsilon(finding, precision, facts)
     if precision != "float32":
         finding.fixes = [_autocast(precision)]
-    return finding
-
-
-def _epsilon(finding: Finding, precision: str, facts: dict[str, Any]) -> Finding:
-    """Adam breaks on float16 weights of any model: worth knowing, and no fault of this one's author."""
-    finding.severity = Severity.INFO
-    finding.message += (
-        f": its epsilon {facts['eps']:g} is 0 in {precision}, so a weight whose gradient squares to 0 is divided by 0"
-    )
-    epsilon = Fix("optimizer-epsilon", f"give the optimizer an epsilon that {precision} can hold", "eps=1e-4")
-    finding.fixes = [_autocast(precision), epsilon]
     return finding
 
 

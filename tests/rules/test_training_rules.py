@@ -142,3 +142,16 @@ def test_update_ratio(lr: float, found: bool) -> None:
 def test_a_healthy_model_is_silent_in_every_mode() -> None:
     modes = ["float32", "float16", "bfloat16", "amp-float16", "amp-bfloat16"]
     assert codes(subject(make=mlp, optimizer=sgd(0.1, 0.9)), steps=10, precisions=modes) == {}
+
+
+def test_an_optimizer_epsilon_that_is_0_in_float16() -> None:
+    case = subject(optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1e-3))
+
+    def said(**options: Any) -> list[tuple[str, str]]:
+        request = ScanRequest("model.py", steps=3, **options)
+        return [(f.code, f.severity.value) for f in report_on(probe(case, request), request).findings if f.phase == "step"]
+
+    assert said(precisions=["float32", "float16"]) == [("SD505", "error")]
+    assert said() == [("SD505", "info")]
+    safe = subject(optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-4))
+    assert codes(safe, steps=3, precisions=["float32", "float16"]) == {}

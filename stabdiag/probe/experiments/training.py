@@ -11,6 +11,7 @@ Writes `trace.experiments["training"]`:
         it broke off, "" when nothing raised), scaled (float16 weights whose loss never fell: scale and losses of the same
         steps with the recommended loss scale; else None).
     curvature: `stabdiag.probe.curvature.sharpness` of the first seed in float32, `step` it was taken at; {} when not measured.
+    precisions_chosen: whether the request names precisions other than the default ones.
     interrupted: True when Ctrl-C ended it; what is there stands.
 """
 
@@ -27,7 +28,7 @@ from stabdiag.probe.curvature import sharpness
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import FIRST_SCALE, Trainer
-from stabdiag.request import ScanRequest
+from stabdiag.request import DEFAULT_PRECISIONS, ScanRequest
 from stabdiag.scale import recommended_scale
 from stabdiag.trace import Trace
 
@@ -44,7 +45,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
     if request.steps <= 0 or base is None or base.loss is None:
         return
     found: dict[str, Any] = {"steps": request.steps, "clip": request.clip, "rows": [], "runs": [], "curvature": {}}
-    found["interrupted"] = False
+    found |= {"interrupted": False, "precisions_chosen": request.precisions != list(DEFAULT_PRECISIONS)}
     trace.experiments["training"] = found
     names = [p for p in dict.fromkeys(("float32", *request.precisions)) if trace.run(p) is not None]
     try:

@@ -105,7 +105,12 @@ def annotate(report: SubjectReport, outcome: Outcome) -> None:
 
 def _next(report: SubjectReport, wanted: Callable[[Finding], bool], given_up: set[tuple[str, str, str]]) -> Finding | None:
     for finding in report.findings:
-        if finding.severity is not Severity.INFO and finding.status == "new" and wanted(finding) and _key(finding) not in given_up:
+        if (
+            finding.severity is not Severity.INFO
+            and finding.status == "new"
+            and wanted(finding)
+            and _key(finding) not in given_up
+        ):
             return finding
     return None
 

@@ -6,17 +6,24 @@ module-level assignment: whichever made the subject. Where none of them is in th
 
 from __future__ import annotations
 
+import ast
 import re
 
 import libcst as cst
 
-from stabdiag.editing.source import Source
+from stabdiag.editing.source import Source, with_import
 
 BUILDERS = ("build_model",)
 
 
+IMPORTS = {"torch": "import torch", "nn": "from torch import nn", "math": "import math"}
+"""What statements may use, as it is imported where the file does not bind the name yet."""
+
+
 def insert(source: Source, name: str, statements: list[str], root: str = "model") -> str | None:
     """The text with statements about `root` added where the model `name` is built; None when that place is not in this file.
+
+    The modules that the statements name are imported.
 
     Args:
         source: the user's file.
@@ -24,6 +31,15 @@ def insert(source: Source, name: str, statements: list[str], root: str = "model"
         statements: lines of code in which `root` stands for the model.
         root: the placeholder in them.
     """
+    text = _inserted(source, name, statements, root)
+    if text is not None:
+        used = {node.id for statement in statements for node in ast.walk(ast.parse(statement)) if isinstance(node, ast.Name)}
+        for module in (m for m in IMPORTS if m in used):
+            text = with_import(text, module, IMPORTS[module])
+    return text
+
+
+def _inserted(source: Source, name: str, statements: list[str], root: str) -> str | None:
     for made in source.tree.body:
         if isinstance(made, cst.FunctionDef) and made.name.value in (*BUILDERS, name):
             return _in_factory(source, made, statements, root)

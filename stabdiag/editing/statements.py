@@ -31,6 +31,9 @@ def each(paths: Iterable[str], modules: dict[str, str], lines: Callable[[str], s
         prefix, suffix = pattern
         name = "block" if suffix else "layer"
         return [f"for {name} in {attribute(prefix)}:\n{_inside(lines(attribute(suffix, name)))}"]
+    if (owner := _owner_of_all(paths, modules)) is not None:
+        kind = modules[paths[0]]
+        return [f"for layer in {attribute(owner)}:\n    if isinstance(layer, nn.{kind}):\n{_inside(lines('layer'), 2)}"]
     if kind:
         return [f"for module in model.modules():\n    if isinstance(module, nn.{kind}):\n{_inside(lines('module'), 2)}"]
     return [f"for layer in ({', '.join(attribute(p) for p in paths)}):\n{_inside(lines('layer'))}"]
@@ -50,10 +53,11 @@ def replace_each(paths: Iterable[str], modules: dict[str, str], made: Callable[[
         place = attribute(suffix, "block")
         return [f"for block in {attribute(prefix)}:\n    {place} = {made(place)}"]
     kind = _only_kind(paths, modules)
-    owners = {path.rpartition(".")[0] for path in paths}
-    if kind and len(owners) == 1 and all(path.rpartition(".")[2].isdigit() for path in paths):
-        owner = attribute(owners.pop())
-        return [f"for i, layer in enumerate({owner}):\n    if isinstance(layer, nn.{kind}):\n        {owner}[i] = {made('layer')}"]
+    if (found := _owner_of_all(paths, modules)) is not None:
+        owner, kind = attribute(found), modules[paths[0]]
+        return [
+            f"for i, layer in enumerate({owner}):\n    if isinstance(layer, nn.{kind}):\n        {owner}[i] = {made('layer')}"
+        ]
     if kind:
         loop = "for parent in list(model.modules()):\n    for name, layer in list(parent.named_children()):\n"
         return [f"{loop}        if isinstance(layer, nn.{kind}):\n            setattr(parent, name, {made('layer')})"]
@@ -67,6 +71,17 @@ def _only_kind(paths: list[str], modules: dict[str, str]) -> str:
     return kind if not kinds and {path for path, of in modules.items() if of == kind} == set(paths) else ""
 
 
+def _owner_of_all(paths: list[str], modules: dict[str, str]) -> str | None:
+    """The sequence of which these are all the members of one class; None when there is none."""
+    owners = {path.rpartition(".")[0] for path in paths}
+    kinds = {modules.get(path, "") for path in paths}
+    if len(owners) != 1 or len(kinds) != 1 or not all(path.rpartition(".")[2].isdigit() for path in paths):
+        return None
+    owner, kind = owners.pop(), kinds.pop()
+    there = {path for path, of in modules.items() if path and path.rpartition(".")[0] == owner and of == kind}
+    return owner if kind and there == set(paths) else None
+
+
 def _pattern(paths: list[str], modules: dict[str, str]) -> tuple[str, str] | None:
     """(prefix, suffix) when the paths are prefix.N.suffix for every N that there is."""
     parts = [path.split(".") for path in paths]
@@ -77,7 +92,9 @@ def _pattern(paths: list[str], modules: dict[str, str]) -> tuple[str, str] | Non
         return None
     at = differ[0]
     prefix, suffix = ".".join(parts[0][:at]), ".".join(parts[0][at + 1 :])
-    there = {path.split(".")[at] for path in modules if path.split(".")[:at] == parts[0][:at] and len(path.split(".")) > at and path}
+    there = {
+        path.split(".")[at] for path in modules if path.split(".")[:at] == parts[0][:at] and len(path.split(".")) > at and path
+    }
     return (prefix, suffix) if there == {p[at] for p in parts} else None
 
 

@@ -43,7 +43,7 @@ def initialise(report: SubjectReport, weights: Iterable[Weight], call: Callable[
     for (text, kind, leaf, bias), members in ordered:
         others = [w for (_, k, at, _), ws in ordered for w in ws if (k, at) == (kind, leaf)]
         if len(members) > 2 and not statements and {w.module for w in others} == _all_of(report, kind):
-            members = others  # the later statements write over those of other groups
+            members = others  # what follows writes over the weights of the other groups
 
         def lines(layer: str, text: str = text, leaf: str = leaf, bias: bool = bias) -> str:
             code = text.format(f"{layer}.{leaf}")

@@ -6,8 +6,8 @@ apart, and keeps what copied weights had learned.
 
 from __future__ import annotations
 
-from stabdiag.fixes._initialise import concerned, initialise
 from stabdiag.finding import Finding
+from stabdiag.fixes._initialise import concerned, initialise
 from stabdiag.report import SubjectReport, Weight
 
 REPAIRS = ("SD701",)

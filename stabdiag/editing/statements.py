@@ -6,6 +6,7 @@ Paths are module paths ("blocks.3.fc"); `model` is the name of the built model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from textwrap import indent
 
 from stabdiag.editing.built import attribute
@@ -34,6 +35,9 @@ def each(paths: Iterable[str], modules: dict[str, str], lines: Callable[[str], s
     if (owner := _owner_of_all(paths, modules)) is not None:
         kind = modules[paths[0]]
         return [f"for layer in {attribute(owner)}:\n    if isinstance(layer, nn.{kind}):\n{_inside(lines('layer'), 2)}"]
+    if (row := _row(paths)) is not None:
+        owner, start, stop, step = row
+        return [f"for layer in {attribute(owner)}[{start}:{stop}:{step}]:\n{_inside(lines('layer'))}"]
     if kind:
         return [f"for module in model.modules():\n    if isinstance(module, nn.{kind}):\n{_inside(lines('module'), 2)}"]
     return [f"for layer in ({', '.join(attribute(p) for p in paths)}):\n{_inside(lines('layer'))}"]
@@ -58,6 +62,10 @@ def replace_each(paths: Iterable[str], modules: dict[str, str], made: Callable[[
         return [
             f"for i, layer in enumerate({owner}):\n    if isinstance(layer, nn.{kind}):\n        {owner}[i] = {made('layer')}"
         ]
+    if (row := _row(paths)) is not None:
+        owner, start, stop, step = row
+        owner = attribute(owner)
+        return [f"for i in range({start}, {stop}, {step}):\n    {owner}[i] = {made(f'{owner}[i]')}"]
     if kind:
         loop = "for parent in list(model.modules()):\n    for name, layer in list(parent.named_children()):\n"
         return [f"{loop}        if isinstance(layer, nn.{kind}):\n            setattr(parent, name, {made('layer')})"]
@@ -80,6 +88,16 @@ def _owner_of_all(paths: list[str], modules: dict[str, str]) -> str | None:
     owner, kind = owners.pop(), kinds.pop()
     there = {path for path, of in modules.items() if path and path.rpartition(".")[0] == owner and of == kind}
     return owner if kind and there == set(paths) else None
+
+
+def _row(paths: list[str]) -> tuple[str, int, int, int] | None:
+    """(owner, start, stop, step) when the paths are members of one sequence at equal distances."""
+    owners, last = {path.rpartition(".")[0] for path in paths}, [path.rpartition(".")[2] for path in paths]
+    if len(owners) != 1 or not all(name.isdigit() for name in last):
+        return None
+    indices = sorted(int(name) for name in last)
+    steps = {b - a for a, b in pairwise(indices)}
+    return (owners.pop(), indices[0], indices[-1] + 1, steps.pop()) if len(steps) == 1 else None
 
 
 def _pattern(paths: list[str], modules: dict[str, str]) -> tuple[str, str] | None:

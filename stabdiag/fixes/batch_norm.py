@@ -1,7 +1,7 @@
 """Normalise behind every layer with the statistics of the batch (BatchNorm).
 
-Each unit gets mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015, arXiv:1502.03167), so that it is on one side of its
-nonlinearity for some samples and on the other for the rest. Needs batches of 16 and more.
+Each unit gets mean 0 and variance 1 over the batch (Ioffe & Szegedy 2015, arXiv:1502.03167), so that it is on one side of
+its nonlinearity for some samples and on the other for the rest. Needs batches of 16 and more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Use bfloat16 instead of float16.
 
-bfloat16 has the range of float32: what overflows or flushes to zero in float16 does not, at the price of three bits of precision.
+bfloat16 has the range of float32: what overflows or flushes to zero in float16 does not, at the price of three bits of
+precision.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Add a little noise to units that start alike.
 
-Units with equal weights get equal gradients and stay one unit. Noise of a hundredth of the usual size is enough to tell them
-apart, and keeps what copied weights had learned.
+Units with equal weights get equal gradients and stay one unit. Noise of a hundredth of the usual size is enough to tell
+them apart, and keeps what copied weights had learned.
 """
 
 from __future__ import annotations

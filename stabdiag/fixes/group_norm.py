@@ -1,7 +1,7 @@
 """Use GroupNorm in place of BatchNorm.
 
-GroupNorm takes its statistics over groups of channels of one sample, so it does not degenerate when few elements share a channel
-(Wu & He 2018, arXiv:1803.08494).
+GroupNorm takes its statistics over groups of channels of one sample, so it does not degenerate when few elements share a
+channel (Wu & He 2018, arXiv:1803.08494).
 """
 
 from __future__ import annotations

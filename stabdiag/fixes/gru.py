@@ -1,7 +1,7 @@
 """Use a GRU in place of the plain recurrence.
 
-Its update gate lets the state pass unchanged from step to step (Cho et al. 2014, arXiv:1406.1078); its results have the shapes of
-an RNN's.
+Its update gate lets the state pass unchanged from step to step (Cho et al. 2014, arXiv:1406.1078); its results have the
+shapes of an RNN's.
 """
 
 from __future__ import annotations

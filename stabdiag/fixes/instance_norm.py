@@ -1,7 +1,7 @@
 """Normalise every channel of every sample behind a convolution (InstanceNorm).
 
-Independent of the batch and of the other channels (Ulyanov et al. 2016, arXiv:1607.08022); it drops each channel's mean, which
-generators do not need and classifiers may.
+Independent of the batch and of the other channels (Ulyanov et al. 2016, arXiv:1607.08022); it drops each channel's mean,
+which generators do not need and classifiers may.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Initialise the weights for the rectifier behind them (He).
 
-Weights of standard deviation √2/√fan_in keep the mean square of a signal through a ReLU (He et al. 2015, arXiv:1502.01852); layers
-with another nonlinearity behind them get its gain, and the output layer gain 1. Biases far from zero are set to it.
+Weights of standard deviation √2/√fan_in keep the mean square of a signal through a ReLU (He et al. 2015, arXiv:1502.01852);
+layers with another nonlinearity behind them get its gain, and the output layer gain 1. Biases far from zero are set to it.
 """
 
 from __future__ import annotations

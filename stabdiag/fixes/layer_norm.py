@@ -1,7 +1,7 @@
 """Normalise behind every layer (LayerNorm; over all channels, GroupNorm with one group, behind a convolution).
 
-Every layer then gets inputs of mean 0 and variance 1, whatever the layers before it do (Ba, Kiros & Hinton 2016, arXiv:1607.06450).
-Needs no batch statistics.
+Every layer then gets inputs of mean 0 and variance 1, whatever the layers before it do (Ba, Kiros & Hinton 2016,
+arXiv:1607.06450). Needs no batch statistics.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Initialise the forget gates' bias at 1.
 
-An LSTM whose forget gates start half closed halves its state at every step; at a bias of 1 they start open (Jozefowicz et al. 2015).
+An LSTM whose forget gates start half closed halves its state at every step; at a bias of 1 they start open (Jozefowicz et
+al. 2015).
 """
 
 from __future__ import annotations

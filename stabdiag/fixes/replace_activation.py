@@ -1,7 +1,7 @@
 """Use GELU with the initialisation that fits it.
 
-Each bounded activation hands back a fraction of the gradient, a sigmoid at most a quarter. GELU does not saturate; the weights in
-front of it get its gain, because those of a bounded activation or torch's own default are too small for depth.
+Each bounded activation hands back a fraction of the gradient, a sigmoid at most a quarter. GELU does not saturate; the
+weights in front of it get its gain, because those of a bounded activation or torch's own default are too small for depth.
 """
 
 from __future__ import annotations

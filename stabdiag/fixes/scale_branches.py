@@ -1,7 +1,7 @@
 """Scale the last layer of every residual branch by 1/√(2N).
 
-N branches of unit variance add up to a stream of variance 1 + N; scaled, to at most 1.5, at any depth (Radford et al. 2019 scale
-by 1/√N at initialisation).
+N branches of unit variance add up to a stream of variance 1 + N; scaled, to at most 1.5, at any depth (Radford et al. 2019
+scale by 1/√N at initialisation).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Initialise the output layer small.
 
-The first outputs are then near zero: a softmax starts uniform, a sigmoid or tanh in its steep part, and the first loss is that of
-not knowing.
+The first outputs are then near zero: a softmax starts uniform, a sigmoid or tanh in its steep part, and the first loss is
+that of not knowing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Learn length and direction of the weights apart (weight normalisation).
 
-Each unit's weight keeps a length of its own, so that its direction is learned at a scale that does not drift (Salimans & Kingma
-2016, arXiv:1602.07868). The function is the same at the start.
+Each unit's weight keeps a length of its own, so that its direction is learned at a scale that does not drift (Salimans &
+Kingma 2016, arXiv:1602.07868). The function is the same at the start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Initialise the weights with the mean of fan-in and fan-out (Xavier), with the gain of the nonlinearity behind them.
 
-Keeps the variance of the signal and of its gradient where fan-in and fan-out are alike (Glorot & Bengio 2010). Biases far from
-zero are set to it.
+Keeps the variance of the signal and of its gradient where fan-in and fan-out are alike (Glorot & Bengio 2010). Biases far
+from zero are set to it.
 """
 
 from __future__ import annotations

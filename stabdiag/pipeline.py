@@ -11,6 +11,7 @@ from stabdiag.probe.process import probe_in_worker
 from stabdiag.report import ScanError, SubjectReport
 from stabdiag.request import ScanRequest
 from stabdiag.rule import selected
+from stabdiag.structure import modules_of, weights_of_model
 from stabdiag.trace import SubjectFacts, Trace
 from stabdiag.triage import triage
 from stabdiag.verdict import verdicts
@@ -82,6 +83,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         rules_run=[rule.code for rule in rules],
         op_rows=op_rows(trace),
         output_sample=base.output_sample if base is not None else [],
+        weights=weights_of_model(trace),
+        modules=modules_of(trace),
     )
 
 

@@ -105,7 +105,12 @@ def annotate(report: SubjectReport, outcome: Outcome) -> None:
 
 def _next(report: SubjectReport, wanted: Callable[[Finding], bool], given_up: set[tuple[str, str, str]]) -> Finding | None:
     for finding in report.findings:
-        if finding.severity is not Severity.INFO and finding.status == "new" and wanted(finding) and _key(finding) not in given_up:
+        if (
+            finding.severity is not Severity.INFO
+            and finding.status == "new"
+            and wanted(finding)
+            and _key(finding) not in given_up
+        ):
             return finding
     return None
 
@@ -217,9 +222,13 @@ def _difference(before: list[float], after: list[float]) -> float | None:
 
 
 def _loss_rises(report: SubjectReport) -> str:
-    curves = [c for c in report.training.get("curves", ()) if c.get("loss")]
-    if curves and all(curve["loss"][-1] >= curve["loss"][0] for curve in curves):
-        return f"the loss does not go down: {curves[0]['loss'][0]:.3g} → {curves[0]['loss'][-1]:.3g}"
+    """Why the training steps of a scan, where there were any, speak against a setting; "" when they do not."""
+    curves: dict[tuple[str, int], list[float]] = {}
+    for row in report.training.get("rows", ()):
+        curves.setdefault((row["precision"], row["seed"]), []).append(row["loss"])
+    first = next(iter(curves.values()), [])
+    if curves and not any(curve[-1] < curve[0] for curve in curves.values()):
+        return f"the loss does not go down: {first[0]:.3g} → {first[-1]:.3g}"
     return ""
 
 

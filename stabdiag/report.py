@@ -67,6 +67,44 @@ class Layer:
 
 
 @dataclass(slots=True)
+class Weight:
+    """One weight of two or more dimensions and what stands around it, as the fixes read it. Not part of the JSON report.
+
+    Attributes:
+        name, module, kind: parameter name, path and class name of the module that owns it; shape: sizes.
+        fan_in: inputs of one unit; units: size of the result's unit dimension, 0 if unknown.
+        gain: std·√fan_in; wanted: the gain that the next nonlinearity wants; nonlinearity: its aten name, "" for none;
+            normalised: whether a normalisation comes before it.
+        recurrent: applied to its own result over time; ends_branch: the last weight of a residual branch.
+        reads_input: applied to the model's input itself, which has input_channels features and input_dims dimensions.
+        bias: name of the bias next to it, "" without one; bias_mean: its mean.
+    """
+
+    name: str
+    module: str
+    kind: str
+    shape: tuple[int, ...]
+    fan_in: int
+    units: int
+    gain: float
+    wanted: float
+    nonlinearity: str = ""
+    normalised: bool = False
+    recurrent: bool = False
+    ends_branch: bool = False
+    reads_input: bool = False
+    input_channels: int = 0
+    input_dims: int = 0
+    bias: str = ""
+    bias_mean: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Gain over what is wanted; 1 is right."""
+        return self.gain / self.wanted
+
+
+@dataclass(slots=True)
 class OpRow:
     """One row of `--layers FILE.csv`: one op in one precision and phase."""
 
@@ -115,6 +153,8 @@ class SubjectReport:
     rules_run: list[str] = field(default_factory=list)
     op_rows: list[OpRow] = field(default_factory=list, repr=False)
     output_sample: list[float] = field(default_factory=list, repr=False)
+    weights: list[Weight] = field(default_factory=list, repr=False)
+    modules: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True)

@@ -30,6 +30,12 @@ class ScanRequest:
         optimizer: "sgd", "adam", "adamw", …; None for the author's own or Adam.
         lr, momentum: None for the optimizer's default.
         clip: norm to which gradients are clipped during the steps; None for no clipping.
+        clip_value: magnitude to which gradient elements are clipped during the steps; None for no clipping.
+        eps, weight_decay: of the optimizer; None for what it has.
+        warm_up: steps over which the learning rate rises linearly from 0; 0 for none.
+        loss_scale: a loss scaler's first scale for float16, by cast and by autocast; None for no scaler when cast.
+        loss_factor: what the loss is multiplied by, as an author would write it in the loss.
+        stochastic_rounding: weights stored in 16 bits are rounded up or down at random, right on average.
         budget: how much may be spent, in bare float32 training steps of the subject.
         timeout: wall-clock limit in seconds, 0 for none.
         memory_limit: address space of the worker in bytes; None for no limit.
@@ -56,6 +62,13 @@ class ScanRequest:
     lr: float | None = None
     momentum: float | None = None
     clip: float | None = None
+    clip_value: float | None = None
+    eps: float | None = None
+    weight_decay: float | None = None
+    warm_up: int = 0
+    loss_scale: float | None = None
+    loss_factor: float = 1.0
+    stochastic_rounding: bool = False
     budget: float = 12.0
     timeout: float = 600.0
     memory_limit: int | None = None

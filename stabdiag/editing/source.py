@@ -1,70 +1,184 @@
-"""A source file as a tree with positions: find the expression a finding is about, replace it, keep everything else."""
+"""A source file as text with a concrete tree over it: find the expression a finding is about, replace it, keep everything else.
+
+Edits are made in the text at positions that the tree gives, so whatever is not replaced stays byte for byte as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import io
+import re
+import tokenize
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from difflib import unified_diff
+from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
 
 from stabdiag.trace import Location
 
 Node = TypeVar("Node", bound=cst.CSTNode)
+Change = tuple[cst.CSTNode, str]
+_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
-@dataclass
+@dataclass(eq=False)
 class Source:
-    """A parsed file. `text` is exactly what was read, line endings included."""
+    """A parsed file. `text` is exactly what was read, line endings included; `encoding` is what to write it in.
+
+    Raises libcst.ParserSyntaxError for what is no Python.
+    """
 
     path: str
     text: str
+    encoding: str = "utf-8"
+    tree: cst.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.wrapper = MetadataWrapper(cst.parse_module(self.text), unsafe_skip_copy=True)
-        self.tree = self.wrapper.module
-        self.positions = self.wrapper.resolve(PositionProvider)
+        wrapper = MetadataWrapper(cst.parse_module(self.text), unsafe_skip_copy=True)
+        self.tree = wrapper.module
+        self.positions: dict[cst.CSTNode, CodeRange] = dict(wrapper.resolve(PositionProvider))
+        self.parents: dict[cst.CSTNode, cst.CSTNode] = dict(wrapper.resolve(ParentNodeProvider))
 
-    def at(self, location: Location | None, kind: type[Node], accept: Callable[[Node], bool] = lambda node: True) -> Node | None:
-        """The node of a kind that a location marks: the smallest accepted one that covers its start, else the first on its line.
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """A file, in the encoding that it declares. Raises OSError, SyntaxError and UnicodeDecodeError."""
+        data = path.read_bytes()
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return cls(path.as_posix(), data.decode(encoding), encoding)
 
-        Lines count from 1, columns from 0. None when there is none, or the location is in another file.
-        """
-        if location is None or not self.path.endswith(location.path):
-            return None
-        found: list[tuple[int, cst.CSTNode]] = []
-        column = location.column or 0
-        for node, span in self.positions.items():
-            if not isinstance(node, kind) or not accept(node):
-                continue
-            start, end = span.start, span.end
-            if not start.line <= location.line <= end.line:
-                continue
-            covers = (start.line, start.column) <= (location.line, column) < (end.line, end.column)
-            size = (end.line - start.line) * 10_000 + end.column - start.column
-            if covers or start.line == location.line:
-                found.append((size + (0 if covers else 10_000_000 + start.column), node))
-        return min(found, key=lambda f: f[0])[1] if found else None  # type: ignore[return-value]
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the text, with their ends."""
+        return _LINE.findall(self.text)
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        offsets = [0]
+        for line in self.lines:
+            offsets.append(offsets[-1] + len(line))
+        return offsets
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Where a node begins and ends in the text, its own parentheses left out."""
+        at = self.positions[node]
+        return self._offsets[at.start.line - 1] + at.start.column, self._offsets[at.end.line - 1] + at.end.column
+
+    def code(self, node: cst.CSTNode) -> str:
+        """The text of a node, its own parentheses left out."""
+        start, end = self.span(node)
+        return self.text[start:end]
+
+    def line(self, node: cst.CSTNode) -> int:
+        """The line on which a node begins, from 1."""
+        return self.positions[node].start.line
 
     def all(self, kind: type[Node], accept: Callable[[Node], bool] = lambda node: True) -> list[Node]:
         """Every accepted node of a kind, in order of the text."""
         nodes = [n for n in self.positions if isinstance(n, kind) and accept(n)]
         return sorted(nodes, key=lambda n: (self.positions[n].start.line, self.positions[n].start.column))
 
-    def code(self, node: cst.CSTNode) -> str:
-        """The text of a node."""
-        return self.tree.code_for_node(node)
+    @cached_property
+    def _names(self) -> dict[str, list[cst.Name]]:
+        found: dict[str, list[cst.Name]] = {}
+        for name in self.all(cst.Name):
+            found.setdefault(name.value, []).append(name)
+        return found
 
-    def replaced(self, *changes: tuple[cst.CSTNode, cst.CSTNode | str]) -> str:
-        """The text with nodes replaced; a string is parsed as an expression."""
-        tree: cst.CSTNode = self.tree
-        for old, new in changes:
-            made = cst.parse_expression(new) if isinstance(new, str) else new
-            tree = tree.deep_replace(old, made)
-        assert isinstance(tree, cst.Module)
-        return tree.code
+    def named(self, value: str) -> list[cst.Name]:
+        """Every place where a name stands, in order of the text."""
+        return self._names.get(value, [])
+
+    def at(self, location: Location | None) -> cst.BaseExpression | None:
+        """The expression that a location marks: exactly, else the smallest around its start, else the first on its line.
+
+        None when there is none, or the location is in another file.
+        """
+        if location is None or not Path(self.path).as_posix().endswith(location.path):
+            return None
+        start, end = self._column(location.line, location.column), self._column(location.line, location.end_column)
+        best: tuple[int, int] | None = None
+        found: cst.BaseExpression | None = None
+        for node, span in self.positions.items():
+            if not isinstance(node, cst.BaseExpression) or not span.start.line <= location.line <= span.end.line:
+                continue
+            begins, covers = (span.start.line, span.start.column), False
+            if start is not None:
+                covers = begins <= (location.line, start) < (span.end.line, span.end.column)
+            elif span.start.line != location.line:
+                continue
+            if not covers and span.start.line != location.line:
+                continue
+            exact = begins == (location.line, start) and (span.end.line, span.end.column) == (location.line, end)
+            size = (span.end.line - span.start.line) * 10_000 + span.end.column - span.start.column
+            rank = (0 if exact else 1 if covers else 2, size if covers or exact else span.start.column * 1_000 - size)
+            if best is None or rank < best:
+                best, found = rank, node
+        return found
+
+    def _column(self, line: int, column: int | None) -> int | None:
+        """Columns of code objects count bytes of UTF-8, those of the tree count characters."""
+        if column is None or not 0 < line <= len(self.lines):
+            return None
+        return len(self.lines[line - 1].encode()[:column].decode(errors="ignore"))
+
+    def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The nodes around a node, from the inside out."""
+        above = self.parents.get(node)
+        while above is not None:
+            yield above
+            above = self.parents.get(above)
+
+    def around(self, node: cst.CSTNode, kind: type[Node]) -> Node | None:
+        """The innermost node of a kind around a node."""
+        return next((a for a in self.ancestors(node) if isinstance(a, kind)), None)
+
+    def statement(self, node: cst.CSTNode) -> cst.BaseStatement | None:
+        """The statement that a node is part of."""
+        return node if isinstance(node, cst.BaseStatement) else self.around(node, cst.BaseStatement)  # type: ignore[type-abstract]
+
+    def indentation(self, statement: cst.CSTNode) -> str:
+        """The white space in front of a statement."""
+        line = self.lines[self.line(statement) - 1]
+        return line[: len(line) - len(line.lstrip())]
+
+    def replaced(self, *changes: Change) -> str | None:
+        """The text with the code of some nodes replaced; None when the outcome is no Python or the nodes overlap."""
+        return self.spliced([(*self.span(node), new) for node, new in changes])
+
+    def before(self, statement: cst.CSTNode, lines: list[str]) -> tuple[int, int, str]:
+        """The splice that puts lines in front of a statement, at its indentation."""
+        at = self._offsets[self.line(statement) - 1]
+        return at, at, "".join(self.indentation(statement) + line + self.tree.default_newline for line in lines)
+
+    def behind(self, statement: cst.CSTNode, lines: list[str], indentation: str | None = None) -> tuple[int, int, str]:
+        """The splice that puts lines behind a statement, at its indentation or another."""
+        last, indent = self.positions[statement].end, self.indentation(statement) if indentation is None else indentation
+        number = last.line - 1 if last.column == 0 and last.line > self.line(statement) else last.line
+        newline = self.tree.default_newline
+        text = "".join(indent + line + newline for line in lines)
+        open_end = not self.lines[number - 1].endswith(("\n", "\r"))
+        return self._offsets[number], self._offsets[number], (newline + text).removesuffix(newline) if open_end else text
+
+    def without(self, statement: cst.CSTNode) -> tuple[int, int, str]:
+        """The splice that removes the lines of a statement."""
+        return self._offsets[self.line(statement) - 1], self._offsets[self.positions[statement].end.line], ""
+
+    def spliced(self, splices: list[tuple[int, int, str]]) -> str | None:
+        """The text with ranges replaced; None when they overlap or the outcome is no Python."""
+        text, last = self.text, len(self.text) + 1
+        for start, end, new in sorted(splices, key=lambda s: s[:2], reverse=True):
+            if end > last:
+                return None
+            text, last = text[:start] + new + text[end:], start
+        try:
+            cst.parse_module(text)
+        except cst.ParserSyntaxError:
+            return None
+        return text
 
 
 def diff(before: str, after: str, path: str) -> str:
@@ -75,17 +189,18 @@ def diff(before: str, after: str, path: str) -> str:
 
 def with_import(text: str, name: str, statement: str) -> str:
     """The text with an import added behind its last top-level one, unless it binds `name` already."""
-    tree = cst.parse_module(text)
-    last = -1
-    for i, line in enumerate(tree.body):
+    source = Source("", text)
+    last: cst.CSTNode | None = None
+    for i, line in enumerate(source.tree.body):
         if isinstance(line, cst.SimpleStatementLine) and isinstance(line.body[0], (cst.Import, cst.ImportFrom)):
-            last = i
-            if name in _bound(line.body[0]):
+            last = line
+            if name in bound(line.body[0]):
                 return text
         elif i == 0 and _is_docstring(line):
-            last = 0
-    body = [*tree.body[: last + 1], cst.parse_statement(statement), *tree.body[last + 1 :]]
-    return tree.with_changes(body=body).code
+            last = line
+    if last is None:
+        return (source.spliced([(0, 0, statement + source.tree.default_newline)])) or text
+    return source.spliced([source.behind(last, [statement], "")]) or text
 
 
 def _is_docstring(line: cst.CSTNode) -> bool:
@@ -96,14 +211,26 @@ def _is_docstring(line: cst.CSTNode) -> bool:
     )
 
 
-def _bound(statement: cst.Import | cst.ImportFrom) -> set[str]:
+def bound(statement: cst.Import | cst.ImportFrom) -> dict[str, str]:
+    """Names that an import binds -> what they stand for ("F" -> "torch.nn.functional")."""
     if isinstance(statement.names, cst.ImportStar):
-        return set()
-    bound = set()
+        return {}
+    module = ""
+    if isinstance(statement, cst.ImportFrom) and statement.module is not None:
+        module = _dotted(statement.module) + "."
+    names = {}
     for alias in statement.names:
-        taken: cst.CSTNode = alias.asname.name if alias.asname is not None else alias.name
-        while isinstance(taken, cst.Attribute):
-            taken = taken.value
-        if isinstance(taken, cst.Name):
-            bound.add(taken.value)
-    return bound
+        whole = module + _dotted(alias.name)
+        if alias.asname is not None and isinstance(alias.asname.name, cst.Name):
+            names[alias.asname.name.value] = whole
+        elif isinstance(statement, cst.ImportFrom):
+            names[_dotted(alias.name)] = whole
+        else:
+            names[whole.partition(".")[0]] = whole.partition(".")[0]
+    return names
+
+
+def _dotted(node: cst.CSTNode) -> str:
+    if isinstance(node, cst.Attribute):
+        return f"{_dotted(node.value)}.{node.attr.value}"
+    return node.value if isinstance(node, cst.Name) else ""

@@ -1,6 +1,7 @@
 """Use bfloat16 instead of float16.
 
-bfloat16 has the range of float32: what overflows or flushes to zero in float16 does not, at the price of three bits of precision.
+bfloat16 has the range of float32: what overflows or flushes to zero in float16 does not, at the price of three bits of
+precision.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ KEEPS_FUNCTION = True
 
 def settings(finding: Finding, request: ScanRequest) -> dict[str, Any] | None:
     """Scan bfloat16 in place of float16, cast and autocast alike; only for findings that float32 and bfloat16 do not show."""
-    if any("float16" != p.removeprefix("amp-") for p in finding.precisions) or not finding.precisions:
+    if any(p.removeprefix("amp-") != "float16" for p in finding.precisions) or not finding.precisions:
         return None
     names = [p.replace("float16", "bfloat16") if p.removeprefix("amp-") == "float16" else p for p in request.precisions]
     return {"precisions": list(dict.fromkeys(names))}

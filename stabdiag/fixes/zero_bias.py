@@ -5,15 +5,20 @@ A bias far from zero decides alone whether a unit fires. At zero the pre-activat
 
 from __future__ import annotations
 
-from stabdiag.editing.built import attribute
+from stabdiag.editing.statements import each
 from stabdiag.finding import Finding
+from stabdiag.fixes._initialise import FAR_BIAS
 from stabdiag.report import SubjectReport
 
-REPAIRS = ("SD201", "SD202")
+REPAIRS = ("SD103", "SD201", "SD202")
 KEEPS_FUNCTION = False
 
 
 def statements(finding: Finding, report: SubjectReport) -> list[str] | None:
-    """One line for the layer whose units are dead."""
-    layer = finding.evidence.get("layer") or finding.module
-    return [f"torch.nn.init.zeros_({attribute(str(layer))}.bias)"] if layer else None
+    """All biases that are far from zero, where there are any."""
+    far = [w for w in report.weights if w.bias and abs(w.bias_mean) > FAR_BIAS]
+    leaves = {w.bias.removeprefix(w.module).lstrip(".") for w in far}
+    if len(leaves) != 1:
+        return None
+    leaf = leaves.pop()
+    return each([w.module for w in far], report.modules, lambda layer: f"nn.init.zeros_({layer}.{leaf})")

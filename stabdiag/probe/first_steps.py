@@ -16,6 +16,7 @@ from stabdiag.probe.training import Trainer
 from stabdiag.request import ScanRequest
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+DRAWS = 64  # stochastic roundings averaged: what 64 steps of the same update do to a weight
 SAMPLE = 1 << 16  # weights looked at per tensor
 
 
@@ -33,7 +34,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest) 
             stored so), `lost_energy` and `energy` (sum of squares of the lost updates, of all).
     """
     chosen = choose(recorder.subject, stage.model, request)
-    trainer = Trainer(recorder, stage, chosen, clip=request.clip)
+    trainer = Trainer(recorder, stage, chosen, clip=request.clip, clip_value=request.clip_value, warm_up=request.warm_up)
     names = {id(p): name for name, p in stage.model.named_parameters()}
     found: dict[int, dict[str, Any]] = {}
     before = nonfinite_buffers(stage.model)
@@ -44,7 +45,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest) 
             done = trainer.step(watch=lambda into=weights: into.extend(_sample(p) for p in chosen.parameters))  # type: ignore[misc]
             if done.broke or not weights:
                 break
-            _compare(chosen, weights, names, found)
+            _compare(chosen, weights, names, found, request.stochastic_rounding)
             taken += 1
     except Exception as raised:
         error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
@@ -65,7 +66,9 @@ def _sample(parameter: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _compare(chosen: Chosen, weights: list[Tensor], names: dict[int, str], found: dict[int, dict[str, Any]]) -> None:
+def _compare(
+    chosen: Chosen, weights: list[Tensor], names: dict[int, str], found: dict[int, dict[str, Any]], at_random: bool
+) -> None:
     growth = {id(p): chosen.build_up(group) for group in chosen.groups for p in group["params"]}
     for parameter, weight in zip(chosen.parameters, weights, strict=True):
         update = _sample(parameter) - weight
@@ -82,10 +85,22 @@ def _compare(chosen: Chosen, weights: list[Tensor], names: dict[int, str], found
         tally["energy"] += float(energy.sum())
         for name, dtype in STORED.items():
             stored = weight.to(dtype)
-            moved = (stored.double() + update.double() * growth[id(parameter)]).to(dtype)
-            lost = moving & (moved == stored)
+            target = stored.double() + update.double() * growth[id(parameter)]
+            moved = _at_random(target, dtype) if at_random else target.to(dtype).double()
+            lost = moving & (moved == stored.double())
             tally["lost"][name] += int(lost.sum())
             tally["lost_energy"][name] += float(energy[lost].sum())
+
+
+def _at_random(target: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mean of many stochastic roundings: each draw adds noise of one unit in the last place before it truncates."""
+    below = target.to(dtype).double()
+    ulp = (torch.nextafter(below.to(dtype), torch.full_like(below, torch.inf).to(dtype)).double() - below).abs()
+    generator = torch.Generator(target.device).manual_seed(0)
+    draws = [
+        torch.rand(target.shape, generator=generator, dtype=target.dtype, device=target.device) - 0.5 for _ in range(DRAWS)
+    ]
+    return sum((target + d * ulp).to(dtype).double() for d in draws) / DRAWS  # type: ignore[return-value]
 
 
 def _rms(values: Tensor) -> float:

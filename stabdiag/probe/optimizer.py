@@ -162,8 +162,8 @@ def _needs_closure(kind: type[Any]) -> bool:
 
 
 def _options(kind: type[Any], request: ScanRequest) -> dict[str, Any]:
-    """`--lr` and `--momentum` as arguments of the class; momentum is the first beta where it has betas."""
-    options: dict[str, Any] = {} if request.lr is None else {"lr": request.lr}
+    """The settings of the optimizer as arguments of the class; momentum is the first beta where it has betas."""
+    options = {name: value for name in ("lr", "eps", "weight_decay") if (value := getattr(request, name)) is not None}
     if request.momentum is not None:
         arguments = inspect.signature(kind).parameters
         if "momentum" in arguments:
@@ -185,7 +185,7 @@ def _authors(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen
     if any(_needs_closure(type(o)) for o in optimizers):
         raise TypeError("its step needs a closure, which is not supported")
     how = "make_optimizer of the file"
-    for name in ("lr", "momentum"):
+    for name in ("lr", "momentum", "eps", "weight_decay"):
         value = getattr(request, name)
         if value is None:
             continue
@@ -193,7 +193,7 @@ def _authors(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen
         for group in (g for o in optimizers for g in o.param_groups):
             if name in group:
                 group[name] = value
-            elif "betas" in group:
+            elif name == "momentum" and "betas" in group:
                 group["betas"] = (value, *group["betas"][1:])
     for group in (g for o in optimizers for g in o.param_groups):
         if not group["lr"] and group.get("initial_lr"):  # a warm-up that starts at 0 would take no step at all

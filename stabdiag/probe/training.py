@@ -6,8 +6,8 @@ tells about the optimizer, not about luck. Gradient norms are computed in float6
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -63,13 +63,17 @@ class Trainer:
     Attributes:
         scale: the loss scale now; scaling: whether it follows a GradScaler's rule. torch's own scaler refuses to work on some
             devices, so the rule is here: a step with a non-finite gradient is skipped and the scale halved.
-        clip: norm to which gradients are clipped as `clip_grad_norm_` does it, None for no clipping.
+        clip: norm to which gradients are clipped as `clip_grad_norm_` does it, None for no clipping; clip_value: likewise by
+            value.
+        warm_up: steps over which the learning rate rises from 0.
     """
 
     recorder: Recorder
     stage: Stage
     chosen: Chosen
     clip: float | None = None
+    clip_value: float | None = None
+    warm_up: int = 0
     scaling: bool = False
     scale: float = 1.0
     steps: list[Step] = field(default_factory=list)
@@ -97,11 +101,25 @@ class Trainer:
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.chosen.parameters, self.clip)
             done.clipped_to_zero = done.gradient_norm > 0 and norm(gradients) == 0.0
+        if self.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.chosen.parameters, self.clip_value)
         watch()
-        self.chosen.step()
+        with self._warming_up():
+            self.chosen.step()
         if not isfinite(norm(self.chosen.parameters)):
             done.broke = "parameters"
         return done
+
+    @contextmanager
+    def _warming_up(self) -> Iterator[None]:
+        """The learning rates of this step: a linear rise to those the optimizer has."""
+        rates = [group["lr"] for group in self.chosen.groups]
+        share = min(1.0, len(self.steps) / self.warm_up) if self.warm_up else 1.0
+        for group, rate in zip(self.chosen.groups, rates, strict=True):
+            group["lr"] = rate * share
+        yield
+        for group, rate in zip(self.chosen.groups, rates, strict=True):
+            group["lr"] = rate
 
     def loss(self) -> Tensor:
         """The loss on batch 0, always with the same random draws."""

@@ -131,15 +131,20 @@ def _grown(course: Course | None, decades: float, slope: float) -> bool:
     return course.decades >= decades and course.slope <= -slope and course.spread_decades >= decades * 2 / 3
 
 
-def clipping(trace: Trace) -> Fix:
-    """Gradient clipping, with the norm that was measured."""
+def gradient_norm(trace: Trace) -> float:
+    """L2 norm of the gradient of all parameters."""
     run = most_precise(trace)
     squares = (
         sum(p.gradient.norm**2 for p in run.parameters if p.gradient is not None and isfinite(p.gradient.norm)) if run else 0.0
     )
+    return float(squares**0.5)
+
+
+def clipping(trace: Trace) -> Fix:
+    """Gradient clipping, with the norm that was measured."""
     return Fix(
         "gradient-clipping",
-        f"clip the gradient norm, {squares**0.5:.3g} here, before each optimizer step",
+        f"clip the gradient norm, {gradient_norm(trace):.3g} here, before each optimizer step",
         "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)",
     )
 
@@ -162,6 +167,7 @@ def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> F
         evidence={
             "decades": round(course.decades, 3),
             "decades_per_layer": round(course.slope, 4),
+            "gradient_norm": gradient_norm(trace),
             "layers": len(course.norms),
             "log10_norms": [round(v, 3) for v in course.logs],
         },

@@ -96,7 +96,7 @@ from stabdiag.depth import gradient_of, most_precise, weights_of
 from stabdiag.edit import line_of_op, line_of_weight
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.graph import is_layer
-from stabdiag.initialisation import behind, remedy
+from stabdiag.initialisation import as_code, behind, remedy
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
 
 explains = ("SD101",)
@@ -150,7 +150,7 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
     else:
         location = line_of_op(trace, cut)
         why = f"`{cut.name.rstrip('_')}` passes no gradient on"
-        fixes = [_straight_through(run, cut)] if not revived else [_alive()]
+        fixes = [_straight_through(run, cut)] if not revived else _alive(cut)
     shown = ", ".join(f"`{p.name}`" for p in stuck[:3]) + (f" and {len(stuck) - 3} more" if len(stuck) > 3 else "")
     steps = " at steps 0 and 2" if severity is Severity.ERROR else " at the start (later steps were not measured)"
     return Finding(
@@ -179,5 +179,8 @@ def _straight_through(run: Run, cut: Op) -> Fix:
     return Fix("straight-through", "give it a straight-through gradient", f"y = x + (torch.{name}(x) - x).detach()")
 
 
-def _alive() -> Fix:
-    return Fix("replace-activation", "use an activation that keeps a gradient everywhere", "F.leaky_relu(x, 0.01)")
+def _alive(cut: Op) -> list[Fix]:
+    leaky = Fix("replace-activation", "use an activation that keeps a gradient everywhere", "F.leaky_relu(x, 0.01)")
+    if not cut.name.startswith("relu"):
+        return [leaky]
+    return [Fix("zero-bias", "initialise the biases in front of it at 0", f"nn.init.zeros_({as_code(cut.layer)}.bias)"), leaky]

@@ -168,7 +168,7 @@ def check(
         )
         fixes.append(remedy(scale.parameter.name, scale.nonlinearity))
     fixes.append(
-        Fix("branch-scale", "scale residual branches by 1/√(2N)", f"x = x + {(2 * len(drift.logs)) ** -0.5:.3g} * branch(x)")
+        Fix("scale-branches", "scale residual branches by 1/√(2N)", f"x = x + {(2 * len(drift.logs)) ** -0.5:.3g} * branch(x)")
     )
     fixes.append(Fix("layer-norm", "normalise once per block", "x = self.norm(x)"))
     name = op.layer or op.module

@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 _edited: dict[str, str] = {}
+_get_code = SourceFileLoader.get_code
 
 
 def install(edited: Mapping[str, str]) -> None:
-    """Let imports of these absolute paths see these texts, for as long as the process lives."""
-    if not edited:
-        return
+    """Let imports of these absolute paths see these texts, until the next call."""
+    for path in _edited:
+        linecache.cache.pop(path, None)
+    _edited.clear()
     _edited.update(edited)
     for path, text in edited.items():
         linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
-    get_code = SourceFileLoader.get_code
+    if not edited or SourceFileLoader.get_code is not _get_code:
+        return
 
     def code(self: SourceFileLoader, fullname: str) -> Any:
         text = _edited.get(self.path)
-        return get_code(self, fullname) if text is None else compile(text, self.path, "exec", dont_inherit=True)
+        return _get_code(self, fullname) if text is None else compile(text, self.path, "exec", dont_inherit=True)
 
     SourceFileLoader.get_code = code  # type: ignore[method-assign]
 

@@ -122,8 +122,10 @@ def _train(
 
 def _trainer(recorder: Recorder, stage: Stage, request: ScanRequest) -> Trainer:
     chosen = choose(recorder.subject, stage.model, request)
-    scaling = stage.precision.name == SCALED
-    return Trainer(recorder, stage, chosen, request.clip, scaling, FIRST_SCALE if scaling else 1.0)
+    half = stage.precision.name.removeprefix("amp-") == "float16"
+    scaling = stage.precision.name == SCALED or (half and request.loss_scale is not None)
+    scale = (request.loss_scale or FIRST_SCALE) if scaling else 1.0
+    return Trainer(recorder, stage, chosen, request.clip, request.clip_value, request.warm_up, scaling, scale)
 
 
 def _replayed(

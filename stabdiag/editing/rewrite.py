@@ -1,0 +1,244 @@
+"""Rewrites: the expression around a place is matched with patterns, and the first that matches is replaced by its template.
+
+Names on the way are kept in order: an assignment that nothing reads any more goes, one that is read elsewhere stays, and what
+`forward` returns changes together with the `loss` that takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import libcst as cst
+
+from stabdiag.editing import flow, pair
+from stabdiag.editing.pattern import Match, Step, atomic, dimension, matches, written
+from stabdiag.editing.source import Source
+from stabdiag.editing.spelling import head
+from stabdiag.trace import Location
+
+Template = str | Callable[[Source, Match], str | None]
+Rule = tuple[str, Template]
+
+
+def rewrite(source: Source, location: Location | None, rules: Sequence[Rule]) -> str | None:
+    """The text with the first rule applied that fits at a location; None when none does.
+
+    Tried are the marked expression, those around it, those inside it, then what its names were assigned and what is made of
+    the name that it is assigned to.
+    """
+    marked = source.at(location)
+    if marked is None:
+        return None
+    for node in nearby(source, marked):
+        for pattern, template in rules:
+            for match in matches(source, pattern, node):
+                text = apply(source, match, template)
+                if text is not None and text != source.text:
+                    return text
+    return None
+
+
+def nearby(source: Source, marked: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """The expressions that belong to the marked one, nearest first, each once."""
+    seen: set[int] = set()
+    for node in _in_order(source, marked, 2):
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+
+
+def _in_order(source: Source, marked: cst.BaseExpression, hops: int) -> Iterator[cst.BaseExpression]:
+    yield marked
+    yield from outwards(source, marked)
+    yield from _inside(source, marked)
+    if not hops:
+        return
+    for used in _consumers(source, marked):
+        yield from outwards(source, used)
+        yield from _in_order(source, used, hops - 1)
+    for name in flow.names_in(source, marked):
+        assign = flow.assignment(source, name)
+        if assign is not None:
+            yield from _in_order(source, assign.value, hops - 1)
+
+
+def outwards(source: Source, node: cst.CSTNode) -> Iterator[cst.BaseExpression]:
+    """The expressions around a node, up to its statement."""
+    for above in source.ancestors(node):
+        if isinstance(above, cst.BaseSmallStatement | cst.BaseStatement | cst.Lambda):
+            return
+        if isinstance(above, cst.BaseExpression):
+            yield above
+
+
+def _inside(source: Source, node: cst.BaseExpression) -> list[cst.BaseExpression]:
+    start, end = source.span(node)
+    return source.all(cst.BaseExpression, lambda n: start <= source.span(n)[0] and source.span(n)[1] <= end)  # type: ignore[type-abstract]
+
+
+def _consumers(source: Source, node: cst.CSTNode) -> list[cst.Name]:
+    """The names that read what the statement around an expression assigns or returns."""
+    statement = next((a for a in source.ancestors(node) if isinstance(a, cst.BaseSmallStatement)), None)
+    if isinstance(statement, cst.Assign) and isinstance(statement.targets[0].target, cst.Name):
+        return flow.uses(source, statement)
+    if isinstance(statement, cst.Return):
+        return pair.readers(source, statement)
+    return []
+
+
+@dataclass
+class _Edit:
+    """Splices of one application, and what the names of the template stand for."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    splices: list[tuple[int, int, str]] = field(default_factory=list)
+    kept: list[cst.Assign] = field(default_factory=list)
+
+
+def apply(source: Source, match: Match, template: Template) -> str | None:
+    """The text with a match replaced; None where that cannot be written."""
+    edit = _Edit()
+    if not all(_place(source, match, name, edit) for name in match.bound):
+        return None
+    if any(step.assign is None for step in match.steps) and any(flow.names_in(source, arg.value) for arg in match.rest or ()):
+        return None
+    said = template if isinstance(template, str) else template(source, match)
+    if said is None:
+        return None
+    if (dim := dimension(source, match)) is not None:
+        edit.texts["DIM"] = dim
+    elif "DIM" in said:
+        return None
+    rest = ", ".join(source.code(arg).rstrip().rstrip(",") for arg in match.rest or ())
+    edit.splices.append(replacement(source, match.root, written(source, said, edit.texts, rest)))
+    edit.splices += [source.without(line) for line in _dead(source, match, edit.kept)]
+    return source.spliced(edit.splices)
+
+
+def replacement(source: Source, node: cst.BaseExpression, text: str) -> tuple[int, int, str]:
+    """The splice that puts an expression in the place of another, with the brackets that it needs there."""
+    start, end = source.span(node)
+    if getattr(node, "lpar", ()):
+        own = source.text[start - 1 : start] == "(" and source.text[end : end + 1] == ")"
+        return (start - 1, end + 1, text) if own and atomic(text) else (start, end, text)
+    above = source.parents[node]
+    tight = isinstance(
+        above, cst.BinaryOperation | cst.UnaryOperation | cst.Attribute | cst.Subscript | cst.Comparison | cst.Await
+    )
+    return (start, end, f"({text})" if tight and not atomic(text) else text)
+
+
+def _place(source: Source, match: Match, name: str, edit: _Edit) -> bool:
+    """Decide how a bound expression is said where the match stands; False when it cannot be."""
+    node, way = match.bound[name], match.way[name]
+    code = _bracketed(source, node)
+    if not way:
+        edit.texts[name] = code
+        return True
+    together = [n for n, steps in match.way.items() if steps == way]
+    fixed = not flow.names_in(source, node)
+    if fixed:
+        edit.texts[name] = code
+        return True
+    if any(step.assign is None for step in way):
+        return len([n for n in together if flow.names_in(source, match.bound[n])]) == 1 and _lift(source, match, name, edit)
+    same = flow.same_value(source, node, match.root)
+    dead = {id(line) for line in _dead(source, match, [])}
+    gone = way[-1].assign is not None and id(source.statement(way[-1].assign)) in dead
+    if same and (gone or isinstance(node, cst.Name | cst.Attribute)):
+        edit.texts[name] = code
+        return True
+    if gone and len(together) == 1:
+        return _lift(source, match, name, edit)
+    return _named(source, way[-1], node, name, edit)
+
+
+def _lift(source: Source, match: Match, name: str, edit: _Edit) -> bool:
+    """Take the operation out of the place where the followed name gets its value; the name stands for its operand then."""
+    node, way = match.bound[name], match.way[name]
+    first, last = way[0], way[-1]
+    inner = source.code(node)
+    for step in way[1:]:
+        assert step.assign is not None
+        if len(flow.uses(source, step.assign)) > 1:
+            return False
+    if first.assign is not None and isinstance(last.assign, cst.Assign) and source.code(last.assign.targets[0].target) == inner:
+        line = source.statement(last.assign)
+        if line is None or len(way) > 1:
+            return False
+        edit.splices.append(source.without(line))
+    else:
+        edit.splices.append(replacement(source, last.value, inner))
+    if last.assign is not None:
+        edit.kept.append(last.assign)
+    edit.texts[name] = first.name.value
+    start, end = source.span(match.root)
+    outer = source.code(last.value)
+    at = source.span(node)[0] - source.span(last.value)[0]
+    wrapped = outer[:at] + first.name.value + outer[at + len(inner) :]
+    if first.assign is None:  # in another function: `self.act(x)` has to be said as a function
+        made = head(source, last.value)
+        extra = "".join(f", {source.code(arg)}" for arg in made.arguments) if made is not None else ""
+        wrapped = written(source, f"torch.{made.op}(z{extra})", {"z": first.name.value}) if made is not None else wrapped
+    others = pair.names_of_output(source) if first.assign is None else flow.uses(source, first.assign)
+    for use in others:
+        if not start <= source.span(use)[0] < end and not _inside_steps(source, use, match):
+            if any(
+                n.value != "self" and n is not node for n in flow.names_in(source, last.value) if _is_local(source, n, node)
+            ):
+                return False
+            edit.splices.append(replacement(source, use, wrapped))
+    return True
+
+
+def _is_local(source: Source, name: cst.Name, node: cst.CSTNode) -> bool:
+    """Whether a name outside the operand is a variable, so that the operation cannot be said elsewhere."""
+    start, end = source.span(node)
+    return not start <= source.span(name)[0] < end and flow.reads(source, name) is not None
+
+
+def _inside_steps(source: Source, use: cst.Name, match: Match) -> bool:
+    """Whether a use is part of an assignment that the match took in."""
+    at = source.span(use)[0]
+    return any(s.assign is not None and source.span(s.value)[0] <= at < source.span(s.value)[1] for s in match.steps)
+
+
+def _named(source: Source, step: Step, node: cst.BaseExpression, name: str, edit: _Edit) -> bool:
+    """Give the operand a name of its own, in front of the statement that uses it."""
+    line = source.statement(step.value)
+    if line is None:
+        return False
+    fresh = next(n for n in ("logits", "operand", *(f"operand{i}" for i in range(2, 99))) if not source.named(n))
+    edit.splices.append(source.before(line, [f"{fresh} = {source.code(node)}"]))
+    edit.splices.append((*source.span(node), fresh))
+    edit.texts[name] = fresh
+    if step.assign is not None:
+        edit.kept.append(step.assign)
+    return True
+
+
+def _dead(source: Source, match: Match, kept: list[cst.Assign]) -> list[cst.BaseStatement]:
+    """The lines of followed assignments that nothing reads once the match is replaced."""
+    gone: list[tuple[int, int]] = [source.span(match.root)]
+    lines: list[cst.BaseStatement] = []
+    assigns = list({id(s.assign): s.assign for s in match.steps if s.assign is not None and s.assign not in kept}.values())
+    changed = True
+    while changed:
+        changed = False
+        for assign in list(assigns):
+            line = source.parents[assign]
+            read = flow.uses(source, assign)
+            inside = all(any(a <= source.span(n)[0] < b for a, b in gone) for n in read)
+            if inside and isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1:
+                assigns.remove(assign)
+                gone.append(source.span(assign))
+                lines.append(line)
+                changed = True
+    return lines
+
+
+def _bracketed(source: Source, node: cst.BaseExpression) -> str:
+    """The code of an expression; over several lines it needs brackets."""
+    code = source.code(node)
+    return f"({code})" if "\n" in code and getattr(node, "lpar", ()) else code

@@ -1,0 +1,156 @@
+"""Every remedy that edits the model or the training is proven on a model that has its finding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stabdiag.pipeline import scan_here
+from stabdiag.prove import prove
+from stabdiag.remedy import all_remedies
+from stabdiag.request import ScanRequest
+
+HEAD = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+"""
+
+STACK = """
+def build_model():
+    torch.manual_seed(0)
+    layers = [nn.Linear({width}, {width}), {activation}]
+    for _ in range({depth}):
+        layers += [nn.Linear({width}, {width}), {activation}]
+    net = nn.Sequential(*layers, nn.Linear({width}, 4))
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            {init}
+    return net
+
+def example_inputs():
+    return (torch.randn(64, {width}, generator=torch.Generator().manual_seed(1)),)
+
+def loss(out):
+    return F.cross_entropy(out.float(), torch.arange(64) % 4)
+"""
+
+
+def stack(init: str, activation: str = "nn.ReLU()", depth: int = 8, width: int = 48) -> str:
+    return HEAD + STACK.format(init=init, activation=activation, depth=depth, width=width)
+
+
+VANISHING = stack("nn.init.normal_(layer.weight, std=0.01)", "nn.Tanh()")
+SIGMOIDS = stack("nn.init.zeros_(layer.bias)", "nn.Sigmoid()")
+EXPLODING = stack("nn.init.normal_(layer.weight)")
+DEAD = stack("nn.init.constant_(layer.bias, -4.0 if layer.out_features > 4 else 0.0)", depth=0)
+SATURATED = stack("nn.init.normal_(layer.weight, std=4.0)", "nn.Tanh()", depth=0)
+CONSTANT = stack("nn.init.constant_(layer.weight, 0.1)", "nn.Tanh()", depth=1)
+UNSCALED = stack("pass", "nn.Sigmoid()", depth=0).replace("manual_seed(1)),)", "manual_seed(1)) * 400,)")
+RESIDUAL = (
+    HEAD
+    + """
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+        nn.init.kaiming_normal_(self.up.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.down.weight)
+
+    def forward(self, x):
+        return x + self.down(F.relu(self.up(x)))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks, self.head = nn.ModuleList(Block() for _ in range(16)), nn.Linear(32, 4)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+def example_inputs():
+    return (torch.randn(64, 32, generator=torch.Generator().manual_seed(1)),)
+"""
+)
+RECURRENT = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.fc = nn.RNN(8, 32, nonlinearity="relu", batch_first=True), nn.Linear(32, 1)
+        nn.init.orthogonal_(self.rnn.weight_hh_l0, gain=2.0)
+
+    def forward(self, x):
+        return self.fc(self.rnn(x)[0].mean(1))
+
+def example_inputs():
+    return (torch.randn(8, 60, 8, generator=torch.Generator().manual_seed(1)),)
+"""
+)
+SMALL_STEPS = stack("pass", "nn.GELU()", depth=0) + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=1e-5)\n"
+LARGE_STEPS = stack("pass", "nn.GELU()", depth=0) + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=100.0)\n"
+TINY_LOSS = stack("pass", "nn.GELU()", depth=0).replace("F.cross_entropy(out.float()", "1e-9 * F.cross_entropy(out.float()") + (
+    "\ndef make_optimizer(model):\n    return torch.optim.Adam(model.parameters())\n"
+)
+
+CASES = [
+    ("xavier-init", "SD101", VANISHING),
+    ("orthogonal-init", "SD101", VANISHING),
+    ("layer-norm", "SD101", VANISHING),
+    ("batch-norm", "SD101", VANISHING),
+    ("replace-activation", "SD101", SIGMOIDS),
+    ("kaiming-init", "SD102", EXPLODING),
+    ("spectral-norm", "SD102", EXPLODING),
+    ("layer-norm", "SD102", EXPLODING),
+    ("rms-norm", "SD102", EXPLODING),
+    ("zero-bias", "SD201", DEAD),
+    ("kaiming-init", "SD201", DEAD),
+    ("batch-norm", "SD201", DEAD),
+    ("leaky-relu", "SD201", DEAD),
+    ("prelu", "SD201", DEAD),
+    ("elu", "SD201", DEAD),
+    ("silu", "SD201", DEAD),
+    ("gelu", "SD201", DEAD),
+    ("xavier-init", "SD202", SATURATED),
+    ("layer-norm", "SD202", SATURATED),
+    ("replace-activation", "SD202", SATURATED),
+    ("standardise-input", "SD202", UNSCALED),
+    ("xavier-init", "SD701", CONSTANT),
+    ("orthogonal-init", "SD701", CONSTANT),
+    ("break-symmetry", "SD701", CONSTANT),
+    ("scale-branches", "SD203", RESIDUAL),
+    ("zero-init-branch", "SD203", RESIDUAL),
+    ("orthogonal-init", "SD102", RECURRENT),
+    ("identity-recurrence", "SD102", RECURRENT),
+    ("gated-recurrence", "SD102", RECURRENT),
+    ("gru", "SD102", RECURRENT),
+    ("float32-master-weights", "SD504", SMALL_STEPS),
+    ("stochastic-rounding", "SD504", SMALL_STEPS),
+    ("higher-learning-rate", "SD806", SMALL_STEPS),
+    ("lower-learning-rate", "SD806", LARGE_STEPS),
+    ("loss-scale", "SD106", TINY_LOSS),
+    ("optimizer-epsilon", "SD106", TINY_LOSS),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "code", "text"), CASES, ids=[f"{name}-{code}" for name, code, _ in CASES])
+def test_the_finding_occurs_and_the_remedy_is_proven(
+    name: str, code: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stabdiag.prove.remedies_for", lambda finding: [all_remedies()[name]])
+    path = tmp_path / "model.py"
+    path.write_text(text)
+    precisions = ["float32", "bfloat16"] if code == "SD504" else ["float32"]
+    outcome = prove(ScanRequest(str(path), precisions=precisions), scan_here, lambda finding: finding.code == code)
+    assert code in {finding.code for finding in outcome.before.findings}
+    assert outcome.accepted, [(a.fix.snippet, a.fix.note) for a in outcome.attempts]
+    assert code not in {f.code for f in outcome.after.findings if f.severity != "info"}
+    for text in outcome.state.texts.values():
+        compile(text, "model.py", "exec")

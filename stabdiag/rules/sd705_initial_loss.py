@@ -1,0 +1,125 @@
+"""A first loss far above what guessing would cost.
+
+## What it does
+Where the author's own loss ends in a cross-entropy over C classes, compares its value on the first batch with ln C, the loss of
+a model that knows nothing and says so. A warning when it is more than `above` nats higher.
+
+## Why it matters
+Logits of a fresh network should differ by less than 1. When they do not, it is sure of random answers: the first steps are
+spent on unlearning them, with gradients near their maximum, and a softmax that is saturated learns slowly. The usual causes are
+a last layer (or a tied embedding) with too large weights, and inputs that were not normalised. It costs steps, seldom the run,
+so it is never an error.
+
+## Bad
+```python
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(16, 64), nn.Linear(64, 10)
+        nn.init.normal_(self.head.weight, std=2.0)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x)))
+
+
+def example_inputs():
+    return torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+
+
+def loss(logits):
+    return F.cross_entropy(logits, torch.arange(40) % 10)  # expect: SD705
+```
+
+## Good
+```python
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(16, 64), nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x)))
+
+
+def example_inputs():
+    return torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+
+
+def loss(logits):
+    return F.cross_entropy(logits, torch.arange(40) % 10)
+```
+
+## What it does not detect
+A loss below ln C (a trained model, an imbalanced data set). Losses that are inferred, summed over samples, or no cross-entropy.
+Focal losses and priors in the bias start elsewhere on purpose and are not cross-entropies to this rule.
+
+## Thresholds
+- `above` = 1.0 nat over ln C. For logits of standard deviation s the expected excess is s²/2: 1 nat is s = 1.4. Default
+  initialisations of torch give s below 0.6, GPT-2's tied embedding (std 0.02, width 768) 0.55.
+- `least_samples` = 8: labels below which the mean says nothing.
+
+## References
+Karpathy 2019, A Recipe for Training Neural Networks ("verify loss @ init").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import log, prod
+
+from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.trace import Op, Run, Trace
+
+MEAN = 1  # torch's code of the reduction
+
+
+def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterator[Finding]:
+    """Judge every cross-entropy of a declared loss."""
+    run = trace.run("float32")
+    if run is None or "loss" not in trace.subject.declared:
+        return
+    for op in run.phase("loss"):
+        found = _cross_entropy(run, op)
+        value = run.output_of(op)
+        if found is None or value is None or value.stats is None or value.stats.nonfinite:
+            continue
+        classes, samples = found
+        start = value.stats.mean
+        if samples >= least_samples and start > log(classes) + above:
+            yield Finding(
+                "",
+                "",
+                Severity.WARNING,
+                f"the first loss is {start:.3g}; guessing among {classes} classes costs ln {classes} = {log(classes):.3g}",
+                precisions=["float32"],
+                label=f"{start - log(classes):.2g} nats above guessing",
+                notes=["cause: the logits of the fresh model differ too much, so it is sure of random answers"],
+                evidence={"loss": start, "classes": classes, "op_index": op.index},
+                fixes=[
+                    Fix("small-output-init", "start the last layer small", "nn.init.normal_(head.weight, std=0.02)"),
+                    Fix("standardise-inputs", "standardise the inputs", "x = (x - x.mean(0)) / x.std(0)"),
+                ],
+                **at(op),
+            )
+
+
+def _cross_entropy(run: Run, op: Op) -> tuple[int, int] | None:
+    """(classes, labels) of a mean negative log-likelihood of a log-softmax, None for any other op."""
+    named = op.name in ("nll_loss_forward", "nll_loss2d_forward")
+    if not named or op.attributes.get("reduction") != MEAN or len(op.inputs) < 2:
+        return None
+    scores = run.values[op.inputs[0]]
+    made = run.producer(run.behind_views(op.inputs[0]))
+    if made is None or made.name != "_log_softmax" or len(scores.shape) < 2:
+        return None
+    return scores.shape[1], prod(run.values[op.inputs[1]].shape)

@@ -1,0 +1,73 @@
+"""What a float16 backward pass loses without loss scaling, measured by running it, at the start and after two optimizer steps.
+
+Statistics of parameter gradients alone do not tell: a gradient that is flushed to zero at the loss never reaches the parameters
+whose own gradients would be large enough. Runs only where the float32 run shows gradients below the format's range.
+
+Writes `trace.experiments["unscaled"]`: precision -> step -> parameter name -> {"elements", "lost"}: elements of the reference
+gradient that are not zero, and the share of its energy (sum of squares) in elements that the format turned into zero.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stabdiag.formats import Format, format_of
+from stabdiag.probe.first_steps import advance
+from stabdiag.probe.recorder import Recorder
+from stabdiag.trace import Run, Trace
+
+STEPS = (0, 2)
+SUSPICIOUS = 0.5  # share of one gradient's elements below the format's range that makes the run worth its cost
+
+
+def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
+    """Compare float16 gradients without scaling to float32 ones."""
+    base = trace.run("float32")
+    ran = [r.precision for r in trace.runs if format_of(r.precision).name == "float16" and r.error is None]
+    wanted = list(dict.fromkeys(ran))
+    if base is None or base.error is not None or not wanted or not _suspicious(base, format_of(wanted[0])):
+        return
+    found: dict[str, dict[str, Any]] = {name: {} for name in wanted}
+    with recorder.stage("float32") as stage:
+        for step in STEPS:
+            if step:
+                advance(recorder, stage, step, request)
+            recorder.record(stage, step=step, measure=False, keep_gradients=True)
+            model = stage.model
+            reference = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and not p.grad.is_sparse}
+            weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+            for name in wanted:
+                found[name][str(step)] = _lost(recorder, name, step, weights, reference)
+    trace.experiments["unscaled"] = found
+
+
+def _suspicious(base: Run, format: Format) -> bool:
+    gradients = [v.gradient for v in base.values] + [p.gradient for p in base.parameters]
+    return any(g is not None and g.max_abs > 0 and g.underflow(format, base.loss_scale) > SUSPICIOUS for g in gradients)
+
+
+def _lost(
+    recorder: Recorder, precision: str, step: int, weights: dict[str, Tensor], reference: dict[str, Tensor]
+) -> dict[str, Any]:
+    with recorder.stage(precision) as stage:
+        with torch.no_grad():
+            for name, parameter in stage.model.named_parameters():
+                parameter.copy_(weights[name])
+        run = recorder.record(stage, step=step, measure=False, keep_gradients=True)
+        if run.error is not None or run.loss is None or not isfinite(run.loss):
+            return {}  # the forward pass is to blame
+        gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
+        lost = {}
+        for name, expected in reference.items():
+            energy, nonzero = expected.double().square(), int((expected != 0).sum())
+            total = float(energy.sum())
+            if not nonzero or not 0 < total < float("inf"):
+                continue
+            have = gradients.get(name)
+            gone = float(energy[have == 0].sum()) if have is not None else total
+            lost[name] = {"elements": nonzero, "lost": gone / total}
+    return lost

@@ -131,7 +131,7 @@ def _scaling(trace: Trace, verdict: PrecisionVerdict, scale: float, format: Form
 def predict(trace: Trace, name: str) -> PrecisionVerdict:
     """What the reference run alone says about a precision; the verdict is "" when there is none to read.
 
-    Overflow: `stabdiag.prediction.overflows`. Accuracy: TYPICAL_INDEX · u · max(1, κ), with κ the condition number for rounding.
+    Overflow: `stabdiag.prediction.overflows`. Accuracy: TYPICAL_INDEX · u · max(1, κ), κ for rounding.
     Gradients in float16: the share that flushes to 0 unscaled, and the recommended scale.
     """
     reference = reference_of(trace)

@@ -30,6 +30,8 @@ _STATISTICS_IN_FLOAT32 = (
     "_fused_rms_norm",
 )
 _ONE_DTYPE = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "linear", "scatter", "index_copy")
+# Products want factors of one dtype.
+_ONE_DTYPE = ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "linear")
 _KEEP_NATIVE = (
     "copy_",
     "_to_copy",
@@ -98,6 +100,8 @@ def emulated(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, A
         return func(*args, **kwargs)
     if info.name in _ONE_DTYPE and len({t.dtype for t in floating}) > 1:
         return func(*args, **kwargs)  # torch refuses to mix dtypes here, and so must we
+    if info.name in _ONE_DTYPE and len({t.dtype for t in floating}) > 1:
+        return func(*args, **kwargs)  # raises, as it does on a GPU: computing it in float32 would hide the author's mistake
     if info.mutates:
         return _emulated_in_place(func, info, args, kwargs)
     wanted = kwargs.get("dtype") or floating[0].dtype

@@ -91,7 +91,7 @@ from stabdiag.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
-explains = ("SD102", "SD301", "SD302", "SD608")
+explains = ("SD102", "SD301", "SD608")
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:

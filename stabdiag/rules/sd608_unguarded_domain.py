@@ -89,7 +89,7 @@ from stabdiag.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
-explains = ("SD301", "SD302", "SD704")
+explains = ("SD301", "SD704")
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of"}
 

@@ -25,6 +25,27 @@ def safe_scale(run: Run, format: Format, limit: float = 2.0**24) -> float:
     return float(2.0 ** min(exponent, log2(limit)))
 
 
+def largest_tensor_gradient(base: Run, run: Run) -> float:
+    """Largest gradient of a parameter, or of a value with more than one element where the 16-bit `run` holds it in 16 bits.
+
+    Scalars are the loss and its terms, which autocast and every sensible float16 loop keep in float32.
+    """
+    half = {op.site for op in run.phase("forward", "loss") if (v := run.output_of(op)) is not None and v.dtype == "float16"}
+    largest = max((p.gradient.max_abs for p in base.parameters if p.gradient is not None), default=0.0)
+    for op in base.phase("forward", "loss"):
+        value = base.output_of(op)
+        if value is not None and value.gradient is not None and value.gradient.count > 1 and op.site in half:
+            largest = max(largest, value.gradient.max_abs / base.loss_scale)
+    return largest
+
+
+def scale_of_tensors(run: Run, format: Format) -> float:
+    """S* over the gradients of parameters and of values with more than one element, at least 1 and at most 2^24."""
+    of_values = (v.gradient.max_abs / run.loss_scale for v in run.values if v.gradient is not None and v.gradient.count > 1)
+    largest = max(max(of_values, default=0.0), max((p.gradient.max_abs for p in run.parameters if p.gradient), default=0.0))
+    return float(2.0 ** min(24.0, max(0.0, floor(log2(format.max / largest)) - HEADROOM_BITS))) if largest else 1.0
+
+
 def parameter_gradients(run: Run) -> Stats | None:
     """The distribution of all parameter gradients together."""
     return merged(p.gradient for p in run.parameters)

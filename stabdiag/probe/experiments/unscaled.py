@@ -9,6 +9,7 @@ gradient that are not zero, and the share of its energy (sum of squares) in elem
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -56,7 +57,9 @@ def _lost(
         with torch.no_grad():
             for name, parameter in stage.model.named_parameters():
                 parameter.copy_(weights[name])
-        recorder.record(stage, step=step, measure=False, keep_gradients=True)
+        run = recorder.record(stage, step=step, measure=False, keep_gradients=True)
+        if run.error is not None or run.loss is None or not isfinite(run.loss):
+            return {}  # the forward pass is to blame
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         lost = {}
         for name, expected in reference.items():

@@ -24,7 +24,7 @@ class Net(nn.Module):
         nn.init.normal_(self.two.weight, std=1e-4)
 
     def forward(self, x):
-        return 300 * self.two(torch.tanh(self.one(x)))
+        return 300 * self.two(torch.tanh(self.one(x)))  # expect: SD105
 
 
 def build_model():
@@ -37,7 +37,7 @@ def example_inputs():
 
 
 def loss(out):
-    return (out * 300).sum()  # expect: SD105
+    return (out * 300).sum()
 ```
 
 ## Good

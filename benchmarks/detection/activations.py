@@ -2,8 +2,8 @@
 
     python -m benchmarks.detection.activations HEALTHY_DIR DEFECTIVE_DIR
 
-Folders of model files that `stabdiag scan` loads without options. A healthy file must be healthy; what a defective one has is read
-from its name: `deadrelu_*`, `saturate_*`, `drift_*`, `softmax_*` (others are listed under "other defects"). Every file is probed
+Folders of model files that `stabdiag scan` loads without options. A healthy file must be healthy; what a defective one has is
+read from its name: `deadrelu_*`, `saturate_*`, `drift_*`, `softmax_*` (the rest is "other defects"). Every file is probed
 once in float32, its two further steps and seeds included, and judged by the rules of both families. Prints Markdown.
 """
 

@@ -78,8 +78,8 @@ def loss(output):
 Large logits of a classifier (SD705, SD401), and large negative logits whose row has no large positive one.
 
 ## Thresholds
-- `warning` = 1000, `error` = 10000. Healthy attention at initialisation stays below 50 (65 models: median 0.14, largest 46); 22B-parameter vision transformers
-  diverged when their logits passed 50,000.
+- `warning` = 1000, `error` = 10000. Healthy attention at initialisation stays below 50 (65 models: median 0.14, largest
+  46); 22B-parameter vision transformers diverged when their logits passed 50,000.
 
 ## References
 Dehghani et al. 2023, Scaling Vision Transformers to 22 Billion Parameters (arXiv:2302.05442); Wortsman et al. 2023,

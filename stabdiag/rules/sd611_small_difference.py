@@ -26,7 +26,7 @@ def example_inputs():
 
 def loss(z):
     rate = 1e-6 * torch.sigmoid(z)
-    return 1e6 * torch.log(1 + rate).mean()  # expect: SD611
+    return 1e4 * torch.log(1 + rate).mean()  # expect: SD611
 ```
 
 ## Good
@@ -46,7 +46,7 @@ def example_inputs():
 
 def loss(z):
     rate = 1e-6 * torch.sigmoid(z)
-    return 1e6 * torch.log1p(rate).mean()
+    return 1e4 * torch.log1p(rate).mean()
 ```
 
 ## What it does not detect

@@ -19,6 +19,7 @@ from stabdiag.trace import DISCRETE, Op, Run, Trace
 ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
 DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
 LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
+FLOAT32_HARM = 2.0**-14  # outputs of a float32 run that are more accurate than this suffice for any training
 FLOAT32_FACTOR = 4.0  # accumulation orders differ: healthy float32 runs reach I = 6.2, half precisions 1.6
 
 
@@ -99,13 +100,14 @@ def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
     """The op that makes the error of a run's outputs, or of what became NaN; None when the error is what the model's own
     conditioning explains, when it was never measured, or when a discrete choice fell differently."""
     errors = Errors(trace, run)
-    limit *= FLOAT32_FACTOR if format_of(run.precision).name == "float32" else 1.0
+    float32 = format_of(run.precision).name == "float32"
+    limit, harm = (limit * FLOAT32_FACTOR, FLOAT32_HARM) if float32 else (limit, 0.0)
     broken = harmful(run)
     if errors.there is None or any(overflowed(run, birth, errors.there, format_of(run.precision)) for birth in broken):
         return None
     if broken:
         starts = [p for birth in broken for v in birth.op.inputs if birth.leaf is None and (p := errors.producer(v))]
-    elif run.output_error is None or run.output_error < errors.unavoidable() * limit:
+    elif run.output_error is None or run.output_error < max(errors.unavoidable() * limit, harm):
         return None
     else:
         starts = [p for v in run.outputs if (p := errors.producer(v)) is not None]

@@ -136,13 +136,16 @@ def _absorbed(reference: Run, value_id: int, stats: Stats, limit: float) -> bool
 
 def headroom(run: Run, precision: str) -> tuple[float, Op] | None:
     """The fewest bits between a live forward value held in the format and the format's largest value, and the op that made it;
-    constants that the author writes do not count. None when nothing was measured."""
+    constants that the author writes do not count, nor do scalars of the loss, which training makes smaller. None when nothing
+    was measured."""
     limits = format_of(precision)
     held = narrow(run, precision) if run.precision in ("float64", "float32") else None
     best: tuple[float, Op] | None = None
     for op in run.phase("forward", "loss"):
         output = run.output_of(op)
         if output is None or output.stats is None or op.view or op.name in WRITES_A_CONSTANT:
+            continue
+        if op.phase == "loss" and output.shape == ():
             continue
         if (output.dtype != limits.name if held is None else op.outputs[0] not in held) or not is_live(run, op.index):
             continue

@@ -16,20 +16,18 @@ import torch
 from torch import nn
 
 
-class Distances(nn.Module):
+class Tagger(nn.Module):
     def __init__(self):
         super().__init__()
-        self.project = nn.Linear(4, 3)
+        self.score = nn.Linear(4, 3)
 
     def forward(self, x):
-        z = self.project(x)
-        difference = z[:, None] - z[None]
-        return torch.sqrt(difference.square().sum(-1))  # expect: SD301
+        return self.score(x)
 
 
 def build_model():
     torch.manual_seed(0)
-    return Distances()
+    return Tagger()
 
 
 def example_inputs():
@@ -37,7 +35,9 @@ def example_inputs():
 
 
 def loss(output):
-    return output.mean()
+    labelled = torch.arange(6) > 5
+    errors = (output[:, 0] - 1).square() * labelled
+    return errors.sum() / labelled.to(errors.dtype).sum()  # expect: SD301
 ```
 
 ## Good
@@ -46,20 +46,18 @@ import torch
 from torch import nn
 
 
-class Distances(nn.Module):
+class Tagger(nn.Module):
     def __init__(self):
         super().__init__()
-        self.project = nn.Linear(4, 3)
+        self.score = nn.Linear(4, 3)
 
     def forward(self, x):
-        z = self.project(x)
-        difference = z[:, None] - z[None]
-        return torch.sqrt(difference.square().sum(-1) + 1e-3)
+        return self.score(x)
 
 
 def build_model():
     torch.manual_seed(0)
-    return Distances()
+    return Tagger()
 
 
 def example_inputs():
@@ -67,7 +65,9 @@ def example_inputs():
 
 
 def loss(output):
-    return output.mean()
+    labelled = torch.arange(6) > 5
+    errors = (output[:, 0] - 1).square() * labelled
+    return errors.sum() / labelled.to(errors.dtype).sum().clamp_min(1)
 ```
 
 ## What it does not detect

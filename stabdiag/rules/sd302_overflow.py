@@ -152,7 +152,8 @@ def _measured(trace: Trace, run: Run, birth: Birth, largest: float, format: Form
 def _outcome(birth: Birth) -> str:
     nan = f"NaN from `{birth.became_nan.name}` on" if birth.became_nan is not None else "infinite"
     reached = {"loss": "the loss", "outputs": "the output", "gradients": "the gradients"}
-    return f"{' and '.join(reached[r] for r in birth.reaches)} {'are' if len(birth.reaches) > 1 else 'is'} {nan}"
+    several = len(birth.reaches) > 1 or "gradients" in birth.reaches
+    return f"{' and '.join(reached[r] for r in birth.reaches)} {'are' if several else 'is'} {nan}"
 
 
 def _predicted(trace: Trace, precision: str, op: Op, largest: float) -> Finding:

@@ -121,8 +121,8 @@ def check(trace: Trace, *, warning: float = 100.0, output_error: float = 0.1) ->
         "",
         "",
         Severity.ERROR if hopeless else Severity.WARNING,
-        f"the outputs change {kappa:,.0f} times as much as the inputs, relatively: an error of {kappa * 2.0**-11:.2g} in float16 "
-        f"and {kappa * 2.0**-8:.2g} in bfloat16 is the model's own",
+        f"the outputs change {kappa:,.0f} times as much as the inputs, relatively: an error of {kappa * 2.0**-11:.2g} in "
+        f"float16 and {kappa * 2.0**-8:.2g} in bfloat16 is the model's own",
         precisions=hopeless or [r.precision for r in runs],
         location=where,
         label=f"each of {layers} layers amplifies a difference by {growth:.2f}",

@@ -16,24 +16,25 @@ import torch
 from torch import nn
 
 
-class Standardise(nn.Module):
+class Prototypes(nn.Module):
     def __init__(self):
         super().__init__()
-        self.out = nn.Linear(8, 2)
+        self.centre = nn.Parameter(100 + torch.randn(10, 3))
+        self.out = nn.Linear(10, 2)
 
     def forward(self, x):
-        mean = x.mean(1, keepdim=True)
-        variance = (x * x).mean(1, keepdim=True) - mean * mean  # expect: SD503
-        return self.out(((x - mean) / torch.sqrt(variance + 1e-3)).square().mean(1))
+        squares = (x**2).sum(-1, keepdim=True) + (self.centre**2).sum(-1)
+        distance = squares - 2 * x @ self.centre.T  # expect: SD503
+        return self.out(torch.exp(-distance))
 
 
 def build_model():
     torch.manual_seed(0)
-    return Standardise()
+    return Prototypes()
 
 
 def example_inputs():
-    return (4000 + torch.randn(6, 50, 8, generator=torch.Generator().manual_seed(0)),)
+    return (100 + torch.randn(32, 3, generator=torch.Generator().manual_seed(0)),)
 
 
 def loss(output):
@@ -46,24 +47,24 @@ import torch
 from torch import nn
 
 
-class Standardise(nn.Module):
+class Prototypes(nn.Module):
     def __init__(self):
         super().__init__()
-        self.out = nn.Linear(8, 2)
+        self.centre = nn.Parameter(100 + torch.randn(10, 3))
+        self.out = nn.Linear(10, 2)
 
     def forward(self, x):
-        mean = x.mean(1, keepdim=True)
-        variance = (x - mean).square().mean(1, keepdim=True)
-        return self.out(((x - mean) / torch.sqrt(variance + 1e-3)).square().mean(1))
+        distance = (x[:, None] - self.centre).square().sum(-1)
+        return self.out(torch.exp(-distance))
 
 
 def build_model():
     torch.manual_seed(0)
-    return Standardise()
+    return Prototypes()
 
 
 def example_inputs():
-    return (4000 + torch.randn(6, 50, 8, generator=torch.Generator().manual_seed(0)),)
+    return (100 + torch.randn(32, 3, generator=torch.Generator().manual_seed(0)),)
 
 
 def loss(output):
@@ -116,8 +117,8 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
         "",
         "",
         severity,
-        f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: its relative error is {blamed.error:.2g}, "
-        f"its operands' {blamed.inherited:.1g}; {result}",
+        f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: its relative error is {blamed.error:.2g}"
+        f", its operands' {blamed.inherited:.1g}; {result}",
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],

@@ -4,8 +4,8 @@ Two perturbations of relative size 1e-6, each one forward pass:
 
 - `rounding`: every element of every parameter and floating-point input times (1 ± 1e-6). It is what rounding the model to a
   format does, so u·κ is the error that no algorithm can avoid;
-- `spread`: the inputs plus noise of 1e-6 of their own standard deviation. It asks whether nearby inputs give nearby outputs;
-  a large offset of the data does not count. A model of integer inputs has its parameters moved instead.
+- `spread`: the inputs plus noise of 1e-6 of their own standard deviation, feature by feature. It asks whether nearby inputs
+  give nearby outputs; a large offset of the data does not count. A model of integer inputs has its parameters moved instead.
 
 Where a run's error is more than these explain, inputs and parameters are moved by the unit roundoff of its format (at random,
 and by rounding to it), under the precision's name: a saturated softmax has no slope, and still flips for changes of that
@@ -112,7 +112,18 @@ def _spread(stage: Stage, inputs: Inputs, delta: float) -> None:
     for tensor in moved or stage.model.parameters():
         if tensor.numel() > 1:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor)
-            tensor.add_(noise * (tensor != 0) * (delta * float(tensor.std())))
+            tensor.add_(noise * (tensor != 0) * (delta * _deviation(tensor)))
+
+
+def _deviation(tensor: Tensor) -> Tensor:
+    """Standard deviation that each element is measured by: the smallest of those of the whole, of its feature
+    and of its channel, so that no feature is moved by the spread of another."""
+    deviation = tensor.std()
+    kept = range(1, tensor.dim())
+    for dims in ([d for d in range(tensor.dim()) if d != k] for k in kept):
+        if dims:
+            deviation = torch.minimum(deviation, tensor.std(dim=dims, keepdim=True).nan_to_num(float("inf")))
+    return deviation.nan_to_num(0.0)
 
 
 def _floating(inputs: Inputs) -> list[Tensor]:

@@ -1,0 +1,93 @@
+"""Verdicts: predicted, measured, with islands; FP8 is predicted only."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from stabdiag.pipeline import scan_here
+from stabdiag.request import ScanRequest
+from tests.rule_examples import expected_lines, scanned
+from tests.rules.test_numbers import HEALTHY, SICK
+
+
+def test_an_island_is_found_and_confirmed(tmp_path: Path) -> None:
+    verdicts = {v.name: v for v in scanned(SICK["healed-rms-norm"], tmp_path).precisions}
+    assert verdicts["float16"].verdict == "fails"
+    assert verdicts["float16"].predicted == "fails"
+    lines = {int(place.rpartition(":")[2]) for place in verdicts["float16"].float32_islands}
+    assert lines == expected_lines(SICK["healed-rms-norm"], "SD302")
+    assert verdicts["bfloat16"].verdict == "safe"
+
+
+def test_no_island_where_nothing_fails(tmp_path: Path) -> None:
+    assert all(not v.float32_islands for v in scanned(HEALTHY["centring"], tmp_path).precisions)
+
+
+def test_fp8_is_predicted_and_never_run(tmp_path: Path) -> None:
+    asked = ["float32", "float8_e4m3fn", "float8_e5m2"]
+    verdicts = {v.name: v for v in scanned(HEALTHY["minimum-masks"], tmp_path, precisions=asked).precisions}
+    assert [verdicts[name].mode for name in asked[1:]] == ["predicted", "predicted"]
+    assert verdicts["float8_e4m3fn"].verdict == "safe-with-scaling"
+    assert verdicts["float8_e4m3fn"].output_error < verdicts["float8_e5m2"].output_error
+
+
+def test_prediction_and_measurement_that_differ_say_so(tmp_path: Path) -> None:
+    float16 = next(v for v in scanned(SICK["normalise-padding"], tmp_path).precisions if v.name == "float16")
+    assert float16.verdict == "fails"
+    assert "predicted safe" in float16.reason
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 99}
+ARCHITECTURES = {
+    "Bert": ("BertConfig", "BertModel", SMALL),
+    "Roberta": ("RobertaConfig", "RobertaModel", SMALL),
+    "Electra": ("ElectraConfig", "ElectraModel", {**SMALL, "embedding_size": 32}),
+    "Llama": ("LlamaConfig", "LlamaModel", SMALL),
+    "Mistral": ("MistralConfig", "MistralModel", {**SMALL, "num_key_value_heads": 2}),
+    "Qwen2": ("Qwen2Config", "Qwen2Model", {**SMALL, "num_key_value_heads": 2}),
+    "Phi": ("PhiConfig", "PhiModel", SMALL),
+    "GPTNeoX": ("GPTNeoXConfig", "GPTNeoXModel", SMALL),
+    "GPT2": ("GPT2Config", "GPT2Model", {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99}),
+    "OPT": ("OPTConfig", "OPTModel", {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+    "Bloom": ("BloomConfig", "BloomModel", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "vocab_size": 99}),
+    "DistilBert": (
+        "DistilBertConfig",
+        "DistilBertModel",
+        {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "vocab_size": 99},
+    ),
+    "MPNet": ("MPNetConfig", "MPNetModel", SMALL),
+}
+FILE = """
+import torch
+from transformers import {config}, {model}
+
+
+def build_model():
+    torch.manual_seed(0)
+    return {model}({config}(**{options}))
+
+
+def example_inputs():
+    return {{"input_ids": torch.randint(3, 99, (3, 24), generator=torch.Generator().manual_seed(0))}}
+
+
+def loss(output):
+    return (output.last_hidden_state.float() - 1).square().mean()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_prediction_agrees_with_measurement_on_real_architectures(name: str, tmp_path: Path) -> None:
+    config, model, options = ARCHITECTURES[name]
+    importlib.import_module("transformers")
+    path = tmp_path / "model.py"
+    path.write_text(FILE.format(config=config, model=model, options=options))
+    report = scan_here(ScanRequest(target=str(path), seeds=1, batches=1))
+    assert [f.message for f in report.findings if f.severity == "error"] == []
+    for verdict in report.precisions:
+        assert verdict.verdict in ("safe", "safe-with-scaling"), verdict
+        assert verdict.predicted == verdict.verdict, verdict

@@ -106,7 +106,7 @@ def check(trace: Trace, *, error: float = 1.0, warning: float = 10.0) -> Iterato
             f"{share:.0%} of the weights have gradients below {least:g} times the epsilon {eps:g} of {steps.named(facts)}: "
             f"it takes steps of a fraction of its learning rate",
             phase="step",
-            precisions=trace.precisions,
+            precisions=[p for p in trace.precisions if p != "float64"],
             location=steps.place(facts),
             label=f"gradients are {typical:.2g} times epsilon",
             notes=[

@@ -95,7 +95,8 @@ def check(trace: Trace) -> Iterator[Finding]:
         if run.loss is not None and isfinite(run.loss):
             _collect(poisoned, run.precision, run.poisoned_buffers)
     first = trace.experiments.get("first_steps", {})
-    if all(isfinite(step["loss"]) for step in first.get("steps", [])):
+    diverges = any(steps.failed(run) for run in steps.runs(trace).get("float32", []))
+    if not diverges and steps.chosen(first.get("optimizer", {})) and all(isfinite(step["loss"]) for step in first["steps"]):
         _collect(poisoned, "float32", first.get("poisoned_buffers", []))
     for precision, runs in steps.runs(trace).items():
         for trained in runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -48,15 +49,11 @@ class Residual(nn.Module):
 
 def resnet18() -> Workload:
     widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
-    blocks = [
-        Residual(a, b, 2 if a != b else 1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-    ]
+    blocks = [Residual(a, b, 2 if a != b else 1) for a, b in pairwise(widths)]
     stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
     target = torch.randint(1000, (8,))
-    return Workload(
-        "ResNet-18 (8×3×128×128)", model, (torch.randn(8, 3, 128, 128),), lambda out: F.cross_entropy(out, target)
-    )
+    return Workload("ResNet-18 (8×3×128×128)", model, (torch.randn(8, 3, 128, 128),), lambda out: F.cross_entropy(out, target))
 
 
 class Block(nn.Module):

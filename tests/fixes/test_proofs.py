@@ -93,8 +93,35 @@ def example_inputs():
     return (torch.randn(8, 60, 8, generator=torch.Generator().manual_seed(1)),)
 """
 )
-SMALL_STEPS = stack("pass", "nn.GELU()", depth=0) + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=1e-5)\n"
-LARGE_STEPS = stack("pass", "nn.GELU()", depth=0) + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=100.0)\n"
+ATTENTION = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.out = nn.LayerNorm(256), nn.Linear(256, 4)
+        self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
+        for layer in (self.q, self.k):
+            nn.init.orthogonal_(layer.weight, gain=1.5)
+
+    def forward(self, x):
+        x = self.norm(x)
+        scores = self.q(x) @ self.k(x).transpose(1, 2)
+        return self.out((scores.softmax(-1) @ self.v(x)).mean(1))
+
+def example_inputs():
+    return (torch.randn(8, 24, 256, generator=torch.Generator().manual_seed(1)),)
+"""
+)
+SMALL_STEPS = (
+    stack("pass", "nn.GELU()", depth=0)
+    + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=1e-5)\n"
+)
+LARGE_STEPS = (
+    stack("pass", "nn.GELU()", depth=0)
+    + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=100.0)\n"
+)
 TINY_LOSS = stack("pass", "nn.GELU()", depth=0).replace("F.cross_entropy(out.float()", "1e-9 * F.cross_entropy(out.float()") + (
     "\ndef make_optimizer(model):\n    return torch.optim.Adam(model.parameters())\n"
 )
@@ -102,11 +129,10 @@ TINY_LOSS = stack("pass", "nn.GELU()", depth=0).replace("F.cross_entropy(out.flo
 CASES = [
     ("xavier-init", "SD101", VANISHING),
     ("orthogonal-init", "SD101", VANISHING),
-    ("layer-norm", "SD101", VANISHING),
     ("batch-norm", "SD101", VANISHING),
     ("replace-activation", "SD101", SIGMOIDS),
     ("kaiming-init", "SD102", EXPLODING),
-    ("spectral-norm", "SD102", EXPLODING),
+    ("spectral-norm", "SD102", RECURRENT),
     ("layer-norm", "SD102", EXPLODING),
     ("rms-norm", "SD102", EXPLODING),
     ("zero-bias", "SD201", DEAD),
@@ -126,6 +152,7 @@ CASES = [
     ("break-symmetry", "SD701", CONSTANT),
     ("scale-branches", "SD203", RESIDUAL),
     ("zero-init-branch", "SD203", RESIDUAL),
+    ("qk-norm", "SD405", ATTENTION),
     ("orthogonal-init", "SD102", RECURRENT),
     ("identity-recurrence", "SD102", RECURRENT),
     ("gated-recurrence", "SD102", RECURRENT),

@@ -11,14 +11,15 @@ import libcst as cst
 from stabdiag.editing.source import Source
 from stabdiag.finding import Finding
 
-REPAIRS = ("SD101", "SD205")
+REPAIRS = ("SD101", "SD205", "SD502")
 KEEPS_FUNCTION = False
 
 
 def edit(source: Source, finding: Finding) -> str | None:
     """Where the line of the finding assigns a name an expression of itself that does not add it already."""
-    line = source.at(finding.location, cst.Assign, _of_itself)
-    if line is None:
+    node = source.at(finding.location)
+    line = source.around(node, cst.Assign) if node is not None else None
+    if line is None or not _of_itself(line):
         return None
     name = source.code(line.targets[0].target)
     start, end = source.span(line.value)

@@ -15,9 +15,9 @@ def measured(finding: Finding, report: SubjectReport) -> str:
     same = next((f for f in report.findings if (f.code, f.module, f.op) == (finding.code, finding.module, finding.op)), None)
     if finding.code in ("SD101", "SD102", "SD103", "SD702"):
         return _gradient_ratio(report)
-    if finding.code.startswith(("SD3", "SD5", "SD104", "SD105")) and finding.precisions:
+    if finding.code.startswith(("SD3", "SD501", "SD502", "SD503", "SD505", "SD104", "SD105")) and finding.precisions:
         verdicts = {v.name: v for v in report.precisions}
-        return "; ".join(_verdict(verdicts[p]) for p in finding.precisions if p in verdicts)
+        return "; ".join(_verdict(verdicts[p]) for p in finding.precisions if p in verdicts) or "gone"
     return (same.label or same.message) if same is not None else "gone"
 
 

@@ -135,6 +135,7 @@ def _apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest,
         settings = remedy.settings(finding, state.request(request))
         if settings is None:
             return None
+        fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
         return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
     target = Path(request.target if Path(request.target).exists() else request.target.rpartition(":")[0])
     if remedy.kind == "model":
@@ -185,12 +186,12 @@ def _judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Non
     if after.error is not None:
         fix.note = f"the edited model could not be scanned: {after.error.message}"
         return
-    still = [f for f in after.findings if _key(f) == _key(finding) and f.severity.rank >= finding.severity.rank]
-    if still and _count(after, finding) >= _count(before, finding):
+    still = _like(after, finding)
+    if len(still) >= len(_like(before, finding)):
         fix.note = f"still found: {still[0].message}"
         return
-    known = {(f.code, f.module) for f in before.findings if f.severity is Severity.ERROR}
-    new = [f for f in after.findings if f.severity is Severity.ERROR and (f.code, f.module) not in known]
+    errors = [f for f in after.findings if f.severity is Severity.ERROR]
+    new = [f for f in errors if len(_like(after, f)) > len(_like(before, f))]
     if new:
         fix.note = f"brings {new[0].code}: {new[0].message}"
         return
@@ -208,8 +209,10 @@ def _judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Non
     fix.proven = True
 
 
-def _count(report: SubjectReport, finding: Finding) -> int:
-    return sum(f.code == finding.code and f.severity is not Severity.INFO for f in report.findings)
+def _like(report: SubjectReport, finding: Finding) -> list[Finding]:
+    """Findings of the same code that are at least as severe. They are counted, not matched by place: an edit moves lines and
+    wraps modules."""
+    return [f for f in report.findings if f.code == finding.code and f.severity.rank >= finding.severity.rank]
 
 
 def _difference(before: list[float], after: list[float]) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stabdiag.formats import FORMATS
+from stabdiag.graph import is_layer
 from stabdiag.nonlinearity import shown
 from stabdiag.rule import Measurement
 from stabdiag.softmax_facts import by_hand_facts, masked_rows, softmax_facts
@@ -101,6 +102,37 @@ class Softmax:
     def scores(self) -> Op | None:
         """The product of two activations that the logits come from: the softmax is an attention's. None for others."""
         return product_of_activations(self.run, self.logits)
+
+
+def projections(softmax: Softmax) -> dict[str, object]:
+    """What normalising queries and keys takes: `projections`, the layers they come from, `head_width`, and `logit_scale`, what
+    the products are multiplied by before the softmax. {} where they are not two layers."""
+    run, scores = softmax.run, softmax.scores
+    if scores is None:
+        return {}
+    layers = [_layer_of(run, i) for i in scores.inputs[-2:]]
+    logits, product = run.values[run.behind_views(softmax.logits)].stats, run.output_of(scores)
+    if None in layers or layers[0] == layers[1] or logits is None or product is None or product.stats is None:
+        return {}
+    if not product.stats.rms > 0 or not logits.rms > 0:
+        return {}
+    width = run.values[scores.inputs[-2]].shape[-1]
+    return {"projections": layers, "head_width": width, "logit_scale": logits.rms / product.stats.rms}
+
+
+def _layer_of(run: Run, value_id: int, limit: int = 24) -> str | None:
+    """The module of the layer that a value comes from through views and elementwise ops."""
+    while limit:
+        limit -= 1
+        op = run.producer(run.behind_views(value_id))
+        if op is None:
+            return None
+        if is_layer(run, op):
+            return op.layer
+        if op.name.rstrip("_") not in _ELEMENTWISE or not op.inputs:
+            return None
+        value_id = op.inputs[0]
+    return None
 
 
 def softmaxes(run: Run) -> Iterator[Softmax]:

@@ -31,7 +31,7 @@ def insert(source: Source, name: str, statements: list[str], root: str = "model"
         statements: lines of code in which `root` stands for the model.
         root: the placeholder in them.
     """
-    text = _inserted(source, name, statements, root)
+    text = _inserted(source, name, [line for statement in statements for line in statement.splitlines()], root)
     if text is not None:
         used = {node.id for statement in statements for node in ast.walk(ast.parse(statement)) if isinstance(node, ast.Name)}
         for module in (m for m in IMPORTS if m in used):

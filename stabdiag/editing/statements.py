@@ -29,9 +29,9 @@ def each(paths: Iterable[str], modules: dict[str, str], lines: Callable[[str], s
     kind = _only_kind(paths, modules)
     pattern = _pattern(paths, modules)
     if pattern is not None:
-        prefix, suffix = pattern
+        owner, suffix, _ = pattern
         name = "block" if suffix else "layer"
-        return [f"for {name} in {attribute(prefix)}:\n{_inside(lines(attribute(suffix, name)))}"]
+        return [f"for {name} in {owner}:\n{_inside(lines(attribute(suffix, name)))}"]
     if (owner := _owner_of_all(paths, modules)) is not None:
         kind = modules[paths[0]]
         return [f"for layer in {attribute(owner)}:\n    if isinstance(layer, nn.{kind}):\n{_inside(lines('layer'), 2)}"]
@@ -50,12 +50,12 @@ def replace_each(paths: Iterable[str], modules: dict[str, str], made: Callable[[
         return [f"{attribute(path)} = {made(attribute(path))}" for path in paths]
     pattern = _pattern(paths, modules)
     if pattern is not None:
-        prefix, suffix = pattern
-        if not suffix:
-            owner = attribute(prefix)
+        owner, suffix, whole = pattern
+        if not suffix and whole:
             return [f"for i, layer in enumerate({owner}):\n    {owner}[i] = {made('layer')}"]
-        place = attribute(suffix, "block")
-        return [f"for block in {attribute(prefix)}:\n    {place} = {made(place)}"]
+        if suffix:
+            place = attribute(suffix, "block")
+            return [f"for block in {owner}:\n    {place} = {made(place)}"]
     kind = _only_kind(paths, modules)
     if (found := _owner_of_all(paths, modules)) is not None:
         owner, kind = attribute(found), modules[paths[0]]
@@ -100,8 +100,9 @@ def _row(paths: list[str]) -> tuple[str, int, int, int] | None:
     return (owners.pop(), indices[0], indices[-1] + 1, steps.pop()) if len(steps) == 1 else None
 
 
-def _pattern(paths: list[str], modules: dict[str, str]) -> tuple[str, str] | None:
-    """(prefix, suffix) when the paths are prefix.N.suffix for every N that there is."""
+def _pattern(paths: list[str], modules: dict[str, str]) -> tuple[str, str, bool] | None:
+    """(code of the sequence, suffix, whether it is the whole sequence) when the paths are N.suffix for every N of a sequence or
+    of a stretch of it."""
     parts = [path.split(".") for path in paths]
     if len({len(p) for p in parts}) != 1:
         return None
@@ -109,11 +110,15 @@ def _pattern(paths: list[str], modules: dict[str, str]) -> tuple[str, str] | Non
     if len(differ) != 1 or not all(p[differ[0]].isdigit() for p in parts):
         return None
     at = differ[0]
-    prefix, suffix = ".".join(parts[0][:at]), ".".join(parts[0][at + 1 :])
-    there = {
-        path.split(".")[at] for path in modules if path.split(".")[:at] == parts[0][:at] and len(path.split(".")) > at and path
-    }
-    return (prefix, suffix) if there == {p[at] for p in parts} else None
+    owner, suffix = attribute(".".join(parts[0][:at])), ".".join(parts[0][at + 1 :])
+    split = [path.split(".") for path in modules if path]
+    there = {p[at] for p in split if p[:at] == parts[0][:at] and len(p) > at}
+    if there == {p[at] for p in parts}:
+        return owner, suffix, True
+    indices = sorted(int(p[at]) for p in parts)
+    if not suffix or indices != list(range(indices[0], indices[-1] + 1)):
+        return None
+    return f"{owner}[{indices[0]}:{indices[-1] + 1}]", suffix, False
 
 
 def _inside(code: str, levels: int = 1) -> str:

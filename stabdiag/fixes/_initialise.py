@@ -9,9 +9,9 @@ from stabdiag.finding import Finding
 from stabdiag.report import SubjectReport, Weight
 
 OFF = 2.0
-"""A weight this many times too large or too small is initialised anew. torch's own default is 2.4 times too small for a ReLU."""
+"""A weight this many times too large or too small is initialised anew. torch's default is 2.4 times too small for a ReLU."""
 FAR_BIAS = 0.5
-"""A mean bias of half the spread of a pre-activation of unit variance decides over units by itself."""
+"""A mean bias of half the spread of a unit-variance pre-activation decides over units by itself."""
 
 
 def concerned(finding: Finding, report: SubjectReport) -> list[Weight]:

@@ -10,7 +10,7 @@ from stabdiag.editing.statements import replace_each
 from stabdiag.finding import Finding
 from stabdiag.report import SubjectReport, Weight
 
-REPAIRS = ("SD101", "SD102", "SD202", "SD302", "SD502", "SD703", "SD804")
+REPAIRS = ("SD101", "SD102", "SD202", "SD302", "SD502", "SD703", "SD705", "SD804")
 KEEPS_FUNCTION = False
 
 _CONVOLUTIONS = {"Conv1d": 1, "Conv2d": 2, "Conv3d": 3}

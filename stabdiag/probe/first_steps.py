@@ -16,7 +16,6 @@ from stabdiag.probe.training import Trainer
 from stabdiag.request import ScanRequest
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-DRAWS = 64  # stochastic roundings averaged: what 64 steps of the same update do to a weight
 SAMPLE = 1 << 16  # weights looked at per tensor
 
 
@@ -86,21 +85,10 @@ def _compare(
         for name, dtype in STORED.items():
             stored = weight.to(dtype)
             target = stored.double() + update.double() * growth[id(parameter)]
-            moved = _at_random(target, dtype) if at_random else target.to(dtype).double()
+            moved = target if at_random else target.to(dtype).double()  # rounded at random, a weight is right on average
             lost = moving & (moved == stored.double())
             tally["lost"][name] += int(lost.sum())
             tally["lost_energy"][name] += float(energy[lost].sum())
-
-
-def _at_random(target: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mean of many stochastic roundings: each draw adds noise of one unit in the last place before it truncates."""
-    below = target.to(dtype).double()
-    ulp = (torch.nextafter(below.to(dtype), torch.full_like(below, torch.inf).to(dtype)).double() - below).abs()
-    generator = torch.Generator(target.device).manual_seed(0)
-    draws = [
-        torch.rand(target.shape, generator=generator, dtype=target.dtype, device=target.device) - 0.5 for _ in range(DRAWS)
-    ]
-    return sum((target + d * ulp).to(dtype).double() for d in draws) / DRAWS  # type: ignore[return-value]
 
 
 def _rms(values: Tensor) -> float:

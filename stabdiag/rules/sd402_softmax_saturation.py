@@ -87,7 +87,7 @@ from collections.abc import Iterator
 from stabdiag.edit import line_of_op
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import as_initialised, softmaxes
+from stabdiag.softmax import as_initialised, projections, softmaxes
 from stabdiag.trace import Trace
 from stabdiag.units import sites
 
@@ -114,7 +114,12 @@ def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator
                 f"{sharp / softmax.rows:.0%} of the softmax rows are one-hot: their largest probability is exactly 1",
                 precisions=[run.precision],
                 label=f"{sharp / softmax.rows:.0%} of the rows are one-hot",
-                evidence={"one_hot_share": sharp / softmax.rows, "rows": softmax.rows, "op_index": softmax.op.index},
+                evidence={
+                    "one_hot_share": sharp / softmax.rows,
+                    "rows": softmax.rows,
+                    "op_index": softmax.op.index,
+                    **projections(softmax),
+                },
                 fixes=[
                     Fix(
                         "scale-logits",

@@ -93,7 +93,7 @@ from collections.abc import Iterator
 from stabdiag.edit import line_of_op
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import softmaxes
+from stabdiag.softmax import projections, softmaxes
 from stabdiag.trace import Trace
 from stabdiag.units import probed
 
@@ -117,7 +117,7 @@ def check(trace: Trace, *, warning: float = 1e3, error: float = 1e4) -> Iterator
             f"attention logits reach {largest:,.0f}",
             precisions=probed(trace),
             label=f"reaches {largest:,.0f}",
-            evidence={"largest_logit": largest, "op_index": softmax.op.index},
+            evidence={"largest_logit": largest, "op_index": softmax.op.index, **projections(softmax)},
             fixes=[
                 Fix(
                     "scale-logits",

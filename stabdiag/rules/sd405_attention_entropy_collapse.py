@@ -94,7 +94,7 @@ from collections.abc import Iterator
 from stabdiag.edit import line_of_op
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import Softmax, as_initialised, softmaxes
+from stabdiag.softmax import Softmax, as_initialised, projections, softmaxes
 from stabdiag.trace import Trace
 from stabdiag.units import batch_size, probed
 
@@ -135,7 +135,12 @@ def check(
             f"the attention rows keep {sum(heads) / len(heads):.2g} of the possible entropy (mean of {len(heads)} heads)",
             precisions=probed(trace),
             label=f"entropy {sum(heads) / len(heads):.2g} of its maximum",
-            evidence={"entropy_share": [round(h, 6) for h in heads], "rows": softmax.rows, "op_index": softmax.op.index},
+            evidence={
+                "entropy_share": [round(h, 6) for h in heads],
+                "rows": softmax.rows,
+                "op_index": softmax.op.index,
+                **projections(softmax),
+            },
             fixes=[
                 Fix(
                     "scale-logits",

@@ -107,7 +107,7 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
                 evidence={"loss": start, "classes": classes, "op_index": op.index},
                 fixes=[
                     Fix("small-output-init", "start the last layer small", "nn.init.normal_(head.weight, std=0.02)"),
-                    Fix("standardise-inputs", "standardise the inputs", "x = (x - x.mean(0)) / x.std(0)"),
+                    Fix("standardise-input", "standardise the inputs", "x = (x - x.mean(0)) / x.std(0)"),
                 ],
                 **at(op),
             )

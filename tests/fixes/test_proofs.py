@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from stabdiag.finding import Finding, Severity
 from stabdiag.pipeline import scan_here
 from stabdiag.prove import prove
 from stabdiag.remedy import all_remedies
+from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
+from stabdiag.trace import SubjectFacts
 
 HEAD = """
 import torch
@@ -93,20 +97,73 @@ def example_inputs():
     return (torch.randn(8, 60, 8, generator=torch.Generator().manual_seed(1)),)
 """
 )
-SMALL_STEPS = stack("pass", "nn.GELU()", depth=0) + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=1e-5)\n"
-LARGE_STEPS = stack("pass", "nn.GELU()", depth=0) + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=100.0)\n"
+ATTENTION = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.out = nn.LayerNorm(256), nn.Linear(256, 4)
+        self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
+        for layer in (self.q, self.k):
+            nn.init.orthogonal_(layer.weight, gain=1.5)
+
+    def forward(self, x):
+        x = self.norm(x)
+        scores = self.q(x) @ self.k(x).transpose(1, 2)
+        return self.out((scores.softmax(-1) @ self.v(x)).mean(1))
+
+def example_inputs():
+    return (torch.randn(8, 24, 256, generator=torch.Generator().manual_seed(1)),)
+"""
+)
+SMALL_STEPS = (
+    stack("pass", "nn.GELU()", depth=0)
+    + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=1e-5)\n"
+)
+LARGE_STEPS = (
+    stack("pass", "nn.GELU()", depth=0)
+    + "\ndef make_optimizer(model):\n    return torch.optim.SGD(model.parameters(), lr=100.0)\n"
+)
 TINY_LOSS = stack("pass", "nn.GELU()", depth=0).replace("F.cross_entropy(out.float()", "1e-9 * F.cross_entropy(out.float()") + (
     "\ndef make_optimizer(model):\n    return torch.optim.Adam(model.parameters())\n"
 )
 
+UNDERFLOW = stack("pass", "nn.GELU()", depth=0).replace("F.cross_entropy(out.float()", "1e-7 * F.cross_entropy(out")
+OVERFLOW = stack("nn.init.normal_(layer.weight, std=60.0)", depth=0)
+COLLAPSE = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.MultiheadAttention(32, 4, batch_first=True) for _ in range(12))
+        self.norms, self.head = nn.ModuleList(nn.LayerNorm(32) for _ in range(12)), nn.Linear(32, 4)
+
+    def forward(self, x):
+        for layer, norm in zip(self.layers, self.norms):
+            x = norm(layer(x, x, x, need_weights=False)[0])
+        return self.head(x)
+
+def example_inputs():
+    return (torch.randn(8, 12, 32, generator=torch.Generator().manual_seed(1)),)
+"""
+)
+
 CASES = [
+    ("residual", "SD205", COLLAPSE),
+    ("loss-scaling", "SD104", UNDERFLOW),
+    ("bfloat16", "SD104", UNDERFLOW),
+    ("bfloat16", "SD302", OVERFLOW),
+    ("standardise-input", "SD202", UNSCALED),
     ("xavier-init", "SD101", VANISHING),
     ("orthogonal-init", "SD101", VANISHING),
-    ("layer-norm", "SD101", VANISHING),
     ("batch-norm", "SD101", VANISHING),
     ("replace-activation", "SD101", SIGMOIDS),
     ("kaiming-init", "SD102", EXPLODING),
-    ("spectral-norm", "SD102", EXPLODING),
+    ("spectral-norm", "SD102", RECURRENT),
     ("layer-norm", "SD102", EXPLODING),
     ("rms-norm", "SD102", EXPLODING),
     ("zero-bias", "SD201", DEAD),
@@ -120,12 +177,12 @@ CASES = [
     ("xavier-init", "SD202", SATURATED),
     ("layer-norm", "SD202", SATURATED),
     ("replace-activation", "SD202", SATURATED),
-    ("standardise-input", "SD202", UNSCALED),
     ("xavier-init", "SD701", CONSTANT),
     ("orthogonal-init", "SD701", CONSTANT),
     ("break-symmetry", "SD701", CONSTANT),
     ("scale-branches", "SD203", RESIDUAL),
     ("zero-init-branch", "SD203", RESIDUAL),
+    ("qk-norm", "SD405", ATTENTION),
     ("orthogonal-init", "SD102", RECURRENT),
     ("identity-recurrence", "SD102", RECURRENT),
     ("gated-recurrence", "SD102", RECURRENT),
@@ -147,10 +204,21 @@ def test_the_finding_occurs_and_the_remedy_is_proven(
     monkeypatch.setattr("stabdiag.prove.remedies_for", lambda finding: [all_remedies()[name]])
     path = tmp_path / "model.py"
     path.write_text(text)
-    precisions = ["float32", "bfloat16"] if code == "SD504" else ["float32"]
+    precisions = ["float32", *{"SD504": ["bfloat16"], "SD104": ["float16"], "SD302": ["float16"]}.get(code, [])]
     outcome = prove(ScanRequest(str(path), precisions=precisions), scan_here, lambda finding: finding.code == code)
     assert code in {finding.code for finding in outcome.before.findings}
     assert outcome.accepted, [(a.fix.snippet, a.fix.note) for a in outcome.attempts]
     assert code not in {f.code for f in outcome.after.findings if f.severity != "info"}
     for text in outcome.state.texts.values():
         compile(text, "model.py", "exec")
+
+
+def test_remedies_that_do_not_apply_say_so() -> None:
+    report = SubjectReport(SubjectFacts("model.py", "Net", 0, "", ""))
+    finding = Finding("SD201", "dead-relu", Severity.ERROR, "dead", precisions=["float32"])
+    for remedy in all_remedies().values():
+        if remedy.kind == "model":
+            assert remedy.statements(finding, report) is None, remedy.name
+        if remedy.kind == "training":
+            changed = remedy.settings(finding, ScanRequest("model.py"))
+            assert changed is None or set(changed) <= {f.name for f in fields(ScanRequest)}, remedy.name

@@ -3,6 +3,8 @@
 Statistics of parameter gradients alone do not tell: a gradient that is flushed to zero at the loss never reaches the parameters
 whose own gradients would be large enough. Runs only where the float32 run shows gradients below the format's range.
 
+With a loss scale in the request the loss is scaled by it, as a fix on trial asks for: an element that is not zero then is not lost.
+
 Writes `trace.experiments["unscaled"]`: precision -> step -> parameter name -> {"elements", "lost"}: elements of the reference
 gradient that are not zero, and the share of its energy (sum of squares) in elements that the format turned into zero.
 """
@@ -41,7 +43,7 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
             reference = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and not p.grad.is_sparse}
             weights = {n: p.detach().clone() for n, p in model.named_parameters()}
             for name in wanted:
-                found[name][str(step)] = _lost(recorder, name, step, weights, reference)
+                found[name][str(step)] = _lost(recorder, name, step, weights, reference, _scale(request, name))
     trace.experiments["unscaled"] = found
 
 
@@ -50,14 +52,24 @@ def _suspicious(base: Run, format: Format) -> bool:
     return any(g is not None and g.max_abs > 0 and g.underflow(format, base.loss_scale) > SUSPICIOUS for g in gradients)
 
 
+def _scale(request: Any, precision: str) -> float:
+    """The loss scale in force; 2^15 is the largest that the float16 loss of a model cast to float16 can carry."""
+    return min(request.loss_scale or 1.0, 2.0**15 if precision == "float16" else 2.0**24)
+
+
 def _lost(
-    recorder: Recorder, precision: str, step: int, weights: dict[str, Tensor], reference: dict[str, Tensor]
+    recorder: Recorder,
+    precision: str,
+    step: int,
+    weights: dict[str, Tensor],
+    reference: dict[str, Tensor],
+    scale: float,
 ) -> dict[str, Any]:
     with recorder.stage(precision) as stage:
         with torch.no_grad():
             for name, parameter in stage.model.named_parameters():
                 parameter.copy_(weights[name])
-        run = recorder.record(stage, step=step, measure=False, keep_gradients=True)
+        run = recorder.record(stage, step=step, scale=scale, measure=False, keep_gradients=True)
         if run.error is not None or run.loss is None or not isfinite(run.loss):
             return {}  # the forward pass is to blame
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}

@@ -30,8 +30,6 @@ _STATISTICS_IN_FLOAT32 = (
     "_fused_rms_norm",
 )
 _ONE_DTYPE = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "convolution", "linear", "scatter", "index_copy")
-# Products want factors of one dtype.
-_ONE_DTYPE = ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "linear")
 _KEEP_NATIVE = (
     "copy_",
     "_to_copy",

@@ -95,7 +95,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
         """Register a tensor that no traced op made."""
         value_id = self._new_value(kind, name, None, tensor)
         if self._statistics and kind in ("input", "buffer", "constant") and self.phase != "backward":
-            self.run.values[value_id].stats = stats.measure(tensor)
+            self.run.values[value_id].stats = cast("Stats | None", stats.measure(tensor))
         if kind == "parameter":
             owner = name.rpartition(".")[0]
             head, found, _ = owner.partition("parametrizations.")

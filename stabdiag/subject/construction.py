@@ -40,7 +40,7 @@ class _Writes(TorchDispatchMode):
     """Notes which line writes into which memory; the last one wins."""
 
     def __init__(self, written: dict[int, Location]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._written = written
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

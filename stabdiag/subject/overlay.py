@@ -31,7 +31,7 @@ def install(edited: Mapping[str, str]) -> None:
         text = _edited.get(self.path)
         return _get_code(self, fullname) if text is None else compile(text, self.path, "exec", dont_inherit=True)
 
-    SourceFileLoader.get_code = code  # type: ignore[method-assign]
+    SourceFileLoader.get_code = code  # type: ignore[method-assign, assignment]
 
 
 def source_bytes(path: Path) -> bytes:

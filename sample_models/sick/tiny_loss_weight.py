@@ -9,7 +9,7 @@ class TwoHeads(nn.Module):
     def __init__(self):
         super().__init__()
         self.encode, self.decode = nn.Linear(64, 16), nn.Linear(16, 64)
-        self.prior = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 1))
+        self.prior = nn.Sequential(nn.Linear(16, 512), nn.Tanh(), nn.Linear(512, 1))
 
     def forward(self, x):
         z = torch.tanh(self.encode(x))

@@ -26,6 +26,9 @@ import torch
 from torch import nn
 
 
+explains = ("SD304",)
+
+
 class Denoiser(nn.Module):
     def __init__(self):
         super().__init__()

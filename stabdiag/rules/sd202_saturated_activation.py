@@ -103,7 +103,7 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.unit_facts import ROWS, rows_of
 from stabdiag.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 
-explains = ("SD101", "SD103", "SD204")
+explains = ("SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat
 _EDGE = {  # output beyond which the derivative is below 1 % of its largest value
     "sigmoid": (0.5 - sqrt(0.99) / 2, 0.5 + sqrt(0.99) / 2),

@@ -111,7 +111,6 @@ from stabdiag.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.trace import Run, Trace
 from stabdiag.units import probed
 
-explains = ("SD302", "SD303")
 MOST = 200  # stations that enter the fit
 
 

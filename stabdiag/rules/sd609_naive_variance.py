@@ -84,7 +84,7 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Trace
 
-explains = ("SD301", "SD501", "SD503", "SD606", "SD608")
+explains = ("SD301", "SD302", "SD303", "SD501", "SD503", "SD606", "SD608")
 
 
 def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterator[Finding]:

@@ -101,10 +101,10 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Any
 
-from stabdiag.edit import line_of_op
 from stabdiag.entry import inputs_before, is_entry
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.initialisation import behind
+from stabdiag.picture import place
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
@@ -114,9 +114,7 @@ RESULT_WARNING, RESULT_ERROR = 3.0, 10.0  # root mean square of what the layer m
 
 
 def _features(index: int, dim: int) -> Any:
-    def measure(
-        inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]
-    ) -> Mapping[str, Any] | None:
+    def measure(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Any) -> Mapping[str, Any] | None:
         data = inputs[index].detach()
         if data.dim() < 2 or not data.is_floating_point() or not data.numel():
             return None
@@ -189,7 +187,7 @@ def _judge(
     if normalised or beyond <= share or made <= RESULT_WARNING:
         return None
     severity = Severity.ERROR if rms * rms > mean_square and made > RESULT_ERROR else Severity.WARNING
-    said = f"inputs have a root mean square of {rms:.3g} and {beyond:.0%} of them exceed 10; the first layer turns them into {made:.3g}"
+    said = f"inputs have a root mean square of {rms:.3g} and {beyond:.0%} of them exceed 10"
     return severity, said, f"data of root mean square {rms:.3g}"
 
 
@@ -212,7 +210,7 @@ def _finding(
         module=op.module or op.layer,
         op=op.name,
         precisions=["float32"],
-        location=line_of_op(trace, op),
+        location=place(trace, op),
         label=label,
         notes=[f"evidence: declared inputs, {fact['elements']} elements in {len(means)} features, over {run.batches} batches"],
         evidence={

@@ -98,6 +98,7 @@ from stabdiag.edit import line_of_weight
 from stabdiag.finding import Finding, Severity
 from stabdiag.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.trace import Location, Trace
+from stabdiag.units import probed
 
 LEAST_LAYERS = 4
 
@@ -130,7 +131,7 @@ def check(
             f"{len(here)} of {len(scales)} layers have rms(W)·√fan_in = {gain:.2g} where {wanted} wants {first.wanted:.2f}",
             module=first.parameter.module,
             op=first.op.name,
-            precisions=["float32"],
+            precisions=probed(trace),
             location=location,
             label=f"{median(s.ratio for s in here):.2g} of the scale that is needed",
             notes=[f"evidence: the gradient changes by {course.slope:+.2f} decades per layer towards the loss"],

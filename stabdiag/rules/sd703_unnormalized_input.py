@@ -107,6 +107,7 @@ from stabdiag.initialisation import behind
 from stabdiag.picture import place
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.units import probed
 
 explains = ("SD202", "SD203", "SD303", "SD705")
 MOST_FEATURES = 512
@@ -209,7 +210,7 @@ def _finding(
         said,
         module=op.module or op.layer,
         op=op.name,
-        precisions=["float32"],
+        precisions=probed(trace),
         location=place(trace, op),
         label=label,
         notes=[f"evidence: declared inputs, {fact['elements']} elements in {len(means)} features, over {run.batches} batches"],

@@ -112,6 +112,7 @@ from stabdiag.edit import line_of_weight
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.initialisation import as_code, remedy
 from stabdiag.trace import Trace
+from stabdiag.units import probed
 
 LEAST_LAYERS = 4
 
@@ -158,7 +159,7 @@ def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
         module=cause.module,
         op=cause.op,
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=cause.location,
         label=f"each step back keeps {10**-course.slope:.2g} of the gradient",
         notes=[f"cause: {cause.text}"],
@@ -196,7 +197,7 @@ def _over_time(trace: Trace, course: Course, severity: Severity) -> Finding:
         f"what lies more than {steps:.0f} steps back keeps less than a thousandth",
         module=parameter.module,
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=line_of_weight(trace, parameter),
         label=f"{course.slope:.2f} decades per step over {len(course.norms)} steps",
         notes=[

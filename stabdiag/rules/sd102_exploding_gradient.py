@@ -95,6 +95,7 @@ from stabdiag.edit import line_of_weight
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.initialisation import remedy
 from stabdiag.trace import Parameter, Run, Trace
+from stabdiag.units import probed
 
 LEAST_LAYERS = 4
 
@@ -163,7 +164,7 @@ def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> F
         module=cause.module,
         op=cause.op,
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=cause.location,
         label=f"each step back multiplies the gradient by {10**-course.slope:.2g}",
         notes=[f"cause: {cause.text}"],
@@ -192,7 +193,7 @@ def _over_time(trace: Trace, run: Run, course: Course, severity: Severity) -> Fi
         f"{10**course.decades:.2g} times over {len(course.norms)} steps",
         module=parameter.module,
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=line_of_weight(trace, parameter),
         label=f"{-course.slope:.2f} decades per time step",
         notes=["cause: every step multiplies the state's gradient by the same expanding weight"],
@@ -225,7 +226,7 @@ def _overflowed(trace: Trace, precise: Run) -> Iterator[Finding]:
         f"gradients of {len(lost)} parameters overflow float32: that of `{worst.name}` would be {largest:.2g}",
         module=worst.module,
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=line_of_weight(trace, worst),
         label=f"gradient {largest:.2g}",
         evidence={"parameters": [p.name for p in lost], "largest": largest},

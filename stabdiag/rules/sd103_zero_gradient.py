@@ -98,6 +98,7 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.graph import is_layer
 from stabdiag.initialisation import as_code, behind, remedy
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
+from stabdiag.units import probed
 
 explains = ("SD101",)
 
@@ -161,7 +162,7 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
         module=(cut.module or cut.layer) if cut is not None else stuck[-1].module,
         op=cut.name if cut is not None else "",
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=location,
         label="the gradient ends here",
         notes=["evidence: redrawn, these tensors " + ("get a gradient" if revived else "change the loss and get no gradient")],

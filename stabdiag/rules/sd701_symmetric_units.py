@@ -105,6 +105,7 @@ from stabdiag.graph import is_layer
 from stabdiag.initialisation import as_code, behind, remedy
 from stabdiag.rule import ParameterMeasurement
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
+from stabdiag.units import probed
 
 explains = ("SD103", "SD205")
 TOLERANCE = 1e-3
@@ -172,7 +173,7 @@ def check(trace: Trace, *, share: float = 0.5, least_units: float = 4) -> Iterat
         if still is None or parameter.name in still:
             groups.setdefault(line_of_weight(trace, parameter), []).append(parameter)
     for location, parameters in groups.items():
-        yield _finding(run, location, parameters, hidden)
+        yield _finding(trace, run, location, parameters, hidden)
 
 
 def _symmetric(parameter: Parameter, share: float, least_units: float) -> bool:
@@ -195,7 +196,7 @@ def _hidden(run: Run) -> dict[str, Op]:
     return hidden
 
 
-def _finding(run: Run, location: Location | None, parameters: list[Parameter], hidden: dict[str, Op]) -> Finding:
+def _finding(trace: Trace, run: Run, location: Location | None, parameters: list[Parameter], hidden: dict[str, Op]) -> Finding:
     first = parameters[0]
     fact = first.facts["twins"]
     zero = fact["zero"] == fact["units"]
@@ -210,7 +211,7 @@ def _finding(run: Run, location: Location | None, parameters: list[Parameter], h
         f"{'zero' if zero else 'equal'} weights and {gradient}, at the start and after two steps",
         module=first.module,
         phase="backward",
-        precisions=["float32"],
+        precisions=probed(trace),
         location=location,
         label="units that start equal stay equal",
         notes=["cause: " + ("all weights start at zero" if zero else "the initial weights of the units are the same")],

@@ -109,7 +109,7 @@ from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.units import probed
 
-explains = ("SD202", "SD203", "SD303", "SD705")
+explains = ("SD303", "SD705")
 MOST_FEATURES = 512
 RESULT_WARNING, RESULT_ERROR = 3.0, 10.0  # root mean square of what the layer makes of the data
 

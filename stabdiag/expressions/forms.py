@@ -245,7 +245,7 @@ class _Finder:
             path,
             upstream,
             None if cause is None else cause.index,
-            differentiated=danger.index in self.flow.differentiated,
+            differentiated=danger.index in self.flow.differentiated and all(self.run.ops[i].recording for i in path),
         )
 
     def _with_selection(self, expression: Expression) -> Expression:

@@ -124,7 +124,9 @@ class Judgement:
                 "form": self.expression.form,
                 "observed": self.result.get("observed", {}),
                 "breaks": self.breaks,
-                "reaches": sorted({self.expression.danger, *self.expression.path}),
+                "reaches": sorted(
+                    i for i in {self.expression.danger, self.expression.cause, *self.expression.path} if i is not None
+                ),
             },
             fixes=fixes,
         )

@@ -93,8 +93,8 @@ class Lanes:
     """What several variations of the operands led to, one entry per variation.
 
     Attributes:
-        operand, value, gradient: how many elements of the dangerous op's operand, of the result and of the operand's gradient
-            are not finite (0 where no gradient was computed); inner: of the dangerous op's own result.
+        operand, value, gradient, inner: how many elements are not finite: of the dangerous op's operand, of the result, of the
+            operand's gradient (0 where it is finite again at the sources), of the dangerous op's own result.
         low, high: extremes of the link; gap: its largest spread along a dimension, NaN without one.
         at: smallest magnitude of the link where the result is not finite, NaN where their shapes differ or nothing broke.
     """
@@ -142,17 +142,32 @@ class Subexpression:
         needed = [i for step in self.after for i in step.slots.values()]
         varied = {*self.sources, *(o for step in self.before for o in step.outputs)}
         handed = list(dict.fromkeys([self.operand, self.link, *(i for i in needed if i in varied)]))
-        with torch.no_grad():
+        lanes = [lane.requires_grad_(self.differentiate) for lane in lanes]
+        with torch.set_grad_enabled(self.differentiate):
             upstream = _lanewise(self._upstream, lanes, fixed, handed)
         given = dict(zip(handed, upstream, strict=True))
-        operand = given[self.operand].detach().requires_grad_(self.differentiate)
-        downstream = [operand if i == self.operand else given[i] for i in handed]
+        across = {i: given[i] if i in given else fixed[i].expand(len(lanes[0]), *fixed[i].shape) for i in self._numerator()}
+        leaves = {i: tensor.detach().requires_grad_(self.differentiate) for i, tensor in {**given, **across}.items()}
         with torch.set_grad_enabled(self.differentiate):
-            result, inner = _lanewise(self._downstream, downstream, fixed, handed)
-        gradient = None
-        if self.differentiate and result.requires_grad:
-            (gradient,) = torch.autograd.grad(result, operand, torch.ones_like(result), allow_unused=True)
-        return self._summary(operand.detach(), result.detach(), inner.detach(), gradient, given[self.link])
+            result, inner = _lanewise(self._downstream, list(leaves.values()), fixed, list(leaves))
+        wanted = {i: leaves[i] for i in (self.operand, *across) if leaves[i].requires_grad}
+        gradients: dict[int, Tensor | None] = {}
+        if wanted and result.requires_grad:
+            found = torch.autograd.grad(result, list(wanted.values()), torch.ones_like(result), allow_unused=True)
+            gradients = dict(zip(wanted, found, strict=True))
+        lost = _lost(gradients.get(self.operand), given[self.operand], lanes)
+        for i in across:
+            lost = lost + _lost(gradients.get(i), leaves[i], [leaves[i]])
+        at = _smallest_broken(given[self.link].detach().double(), result.detach(), gradients.get(self.operand))
+        low, high, gap = extremes(given[self.link].detach(), self.gap_dim)
+        counts = (_broken(given[self.operand].detach()), _broken(result.detach()), lost, _broken(inner.detach()))
+        return Lanes(*(part.tolist() for part in (*counts, low, high, gap, at)))
+
+    def _numerator(self) -> list[int]:
+        """What the dangerous op divides: its gradient is lost with the quotient's."""
+        steps = [step for step in self.after if self.danger in step.outputs and step.info.name.startswith("div")]
+        beside = [i for step in steps for i in step.slots.values() if i != self.operand]
+        return [i for i in beside if i not in self.values or self.values[i].is_floating_point()]
 
     def _upstream(self, sources: Sequence[Tensor], fixed: dict[int, Tensor], handed: list[int]) -> tuple[Tensor, ...]:
         values = {**fixed, **dict(zip(self.sources, sources, strict=True))}
@@ -166,19 +181,6 @@ class Subexpression:
             step.run(values)
         return values[self.end], values[self.danger]
 
-    def _summary(self, operand: Tensor, result: Tensor, inner: Tensor, gradient: Tensor | None, link: Tensor) -> Lanes:
-        low, high, gap = extremes(link, self.gap_dim)
-        return Lanes(
-            _broken(operand).tolist(),
-            _broken(result).tolist(),
-            [0] * len(low) if gradient is None else _broken(gradient).tolist(),
-            _broken(inner).tolist(),
-            low.tolist(),
-            high.tolist(),
-            gap.tolist(),
-            _smallest_broken(link.double(), result, gradient).tolist(),
-        )
-
 
 def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Tensor:
     """What is not finite stays: masks are part of the expression."""
@@ -187,6 +189,18 @@ def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Ten
     largest = source[finite].abs().max().double() if bool(finite.any()) else source.new_zeros((), dtype=torch.float64)
     moved = source.double() * scale.to(source.device).view(shape) + shift.to(source.device).view(shape) * largest
     return torch.where(finite, moved.clamp(min=0) if positive else moved, source.double())
+
+
+def _lost(gradient: Tensor | None, operand: Tensor, sources: list[Tensor]) -> Tensor:
+    """How many elements of a gradient are not finite, in lanes where the sources lose it too: relu puts a 0 in its place."""
+    if gradient is None:
+        return torch.zeros(len(operand), dtype=torch.int64, device=operand.device)
+    count = _broken(gradient)
+    if operand.requires_grad and not any(operand is source for source in sources) and bool(count.any()):
+        behind = torch.autograd.grad(operand, sources, gradient, allow_unused=True)
+        counts = [_broken(g) for g in behind if g is not None]
+        count = count * (torch.stack(counts).sum(0) > 0) if counts else count
+    return count
 
 
 def extremes(link: Tensor, gap_dim: int | None) -> tuple[Tensor, Tensor, Tensor]:

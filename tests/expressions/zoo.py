@@ -316,6 +316,8 @@ STABLE: dict[str, tuple[str, str]] = {
         "return torch.where(ok, safe.log(), torch.zeros_like(out)).mean()",
     ),
     "root with epsilon": ("z = self.a(h)\nreturn torch.sqrt(((z[:, None] - z[None]) ** 2).sum(-1) + 1e-8)", MEAN),
+    "root of relu": ("return torch.sqrt(F.relu(self.a(h)))", MEAN),
+    "root of shifted relu": ("return torch.sqrt(F.relu(self.a(h) + 5.0))", MEAN),
     "root of clamped": ("z = self.a(h)\nreturn ((z[:, None] - z[None]) ** 2).sum(-1).clamp(min=1e-8).sqrt()", MEAN),
     "cdist": ("return torch.cdist(self.a(h), self.b(h))", MEAN),
     "vector norm": ("return torch.linalg.vector_norm(self.a(h) - self.b(h), dim=1)", MEAN),

@@ -133,7 +133,7 @@ class _Account:
         """The work of one call of `Subexpression.vary`; backward counts twice forward."""
         before = sum(self.of(self.run.ops[i], lanes) for i in expression.upstream.ops)
         after = sum(self.of(self.run.ops[i], lanes) for i in expression.path)
-        return before + after * (3 if expression.differentiated else 1)
+        return (before + after) * (3 if expression.differentiated else 1)
 
     def affords(self, work: float) -> bool:
         """Whether the budget still holds it; then it is spent."""

@@ -203,6 +203,14 @@ def with_import(text: str, name: str, statement: str) -> str:
     return source.spliced([source.behind(last, [statement], "")]) or text
 
 
+def with_torch(text: str) -> str:
+    """The text with `import torch` where it reads the name `torch` and nothing binds it."""
+    source = Source("", text)
+    bare = (n for n in source.named("torch") if isinstance(a := source.parents[n], cst.Attribute) and a.value is n)
+    reads = any(source.around(n, cst.Import) is None and source.around(n, cst.ImportFrom) is None for n in bare)
+    return with_import(text, "torch", "import torch") if reads else text
+
+
 def _is_docstring(line: cst.CSTNode) -> bool:
     return (
         isinstance(line, cst.SimpleStatementLine)

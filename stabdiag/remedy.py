@@ -91,5 +91,6 @@ def remedies_for(finding: Finding) -> Iterator[Remedy]:
     remedies = all_remedies()
     named = [fix.name for fix in finding.fixes if fix.name in remedies]
     others = [name for name, remedy in remedies.items() if finding.code in remedy.repairs and name not in named]
+    others.sort(key=lambda name: (remedies[name].kind != "source", not remedies[name].keeps_function))
     for name in (*named, *others):
         yield remedies[name]

@@ -5,7 +5,6 @@ Edits are made in the text at positions that the tree gives, so whatever is not 
 
 from __future__ import annotations
 
-import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator
@@ -27,14 +26,12 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 @dataclass(eq=False)
 class Source:
-    """A parsed file. `text` is exactly what was read, line endings included; `encoding` is what to write it in.
-
+    """A parsed file. `text` is exactly what was read, line endings included;
     Raises libcst.ParserSyntaxError for what is no Python.
     """
 
     path: str
     text: str
-    encoding: str = "utf-8"
     tree: cst.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,9 +43,7 @@ class Source:
     @classmethod
     def read(cls, path: Path) -> Source:
         """A file, in the encoding that it declares. Raises OSError, SyntaxError and UnicodeDecodeError."""
-        data = path.read_bytes()
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return cls(path.as_posix(), data.decode(encoding), encoding)
+        return cls(path.as_posix(), text_of(path))
 
     @cached_property
     def lines(self) -> list[str]:
@@ -179,6 +174,17 @@ class Source:
         except cst.ParserSyntaxError:
             return None
         return text
+
+
+def text_of(path: Path) -> str:
+    """The text of a Python file, line endings as they are. Raises OSError, SyntaxError and UnicodeDecodeError."""
+    return path.read_bytes().decode(encoding_of(path))
+
+
+def encoding_of(path: Path) -> str:
+    """The encoding that a Python file declares. Raises OSError and SyntaxError."""
+    with path.open("rb") as file:
+        return tokenize.detect_encoding(file.readline)[0]
 
 
 def diff(before: str, after: str, path: str) -> str:

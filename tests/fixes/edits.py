@@ -100,7 +100,11 @@ EDITS: list[tuple[str, str, str]] = [
         "p = «torch.softmax(f(x) @ k.mT, -1)»",
         "query = f(x)\np = torch.softmax(query @ k.mT * query.shape[-1] ** -0.5, -1)",
     ),
-    ("qk-norm-function", "s = «q @ k.mT» * 0.1", "q = F.rms_norm(q, q.shape[-1:])\nk = F.rms_norm(k, k.shape[-1:])\ns = q @ k.mT * 0.1"),
+    (
+        "qk-norm-function",
+        "s = «q @ k.mT» * 0.1",
+        "q = F.rms_norm(q, q.shape[-1:])\nk = F.rms_norm(k, k.shape[-1:])\ns = q @ k.mT * 0.1",
+    ),
     ("soft-cap", "s = «q @ k.mT» * 0.1", "s = 30 * torch.tanh(q @ k.mT * 0.1 / 30)"),
     (
         "two-pass-variance",

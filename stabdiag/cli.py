@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stabdiag import __version__
-from stabdiag.commands import compare, report, rule, scan
+from stabdiag.commands import compare, fix, report, rule, scan
 from stabdiag.errors import UserError
 from stabdiag.output import to_stderr, to_stdout
 from stabdiag.reports._place import one_line
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("scan")(scan.scan)
+app.command("fix")(fix.fix)
 app.command("rule")(rule.rule)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

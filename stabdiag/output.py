@@ -38,7 +38,7 @@ def refuse_unwritable(paths: Sequence[Path]) -> None:
             raise UserError(f"cannot write {path}: permission denied")
 
 
-def write_files(contents: Mapping[Path, str]) -> None:
+def write_files(contents: Mapping[Path, str] | Mapping[Path, bytes]) -> None:
     """Write all files or none: each is written beside its place and moved there when all are complete.
 
     Raises UserError when one cannot be written.
@@ -48,8 +48,8 @@ def write_files(contents: Mapping[Path, str]) -> None:
         for path, text in ((path.resolve(), text) for path, text in contents.items()):
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             written[path] = Path(name)
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(text.encode() if isinstance(text, str) else text)
             written[path].chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
         for path, temporary in written.items():
             temporary.replace(path)

@@ -63,6 +63,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         path, _, name = request.target.partition(":")
         return SubjectReport(SubjectFacts(path, name, 0, "", ""), error=error)
     base = trace.run("float32")
+    reference = trace.run("float64") or base
     if error is None and base is not None and base.error is not None and not base.outputs:
         error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}")
     rules = selected(request.select, request.extend_select, request.ignore)
@@ -82,7 +83,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         error=error,
         rules_run=[rule.code for rule in rules],
         op_rows=op_rows(trace),
-        output_sample=base.output_sample if base is not None else [],
+        output_sample=reference.output_sample if reference is not None else [],
+        loss_sample=[reference.loss] if reference is not None and reference.loss is not None else [],
         weights=weights_of_model(trace),
         modules=modules_of(trace),
     )

@@ -1,60 +1,29 @@
-"""Fixes tried: every candidate edit is made, the edited model is scanned afresh with the same probes, and the two scans are compared.
+"""Fixes tried: every candidate edit is made, and the edited model is scanned afresh with the same probes.
 
 Proven means: the finding is gone, no new error appeared, and the outputs are what they were where they were finite (or the
 remedy changes the function by design and says so). Fixes are accepted one after the other on top of what was accepted before,
-so that those which interact are proven together.
+so that those which interact are proven together; where none helps alone, pairs are tried.
+
+A candidate is first scanned in the finding's widest precision with one batch and one initialisation, which is a third of the
+work, and in full only when it stands that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from math import isfinite
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from stabdiag.editing.built import insert
-from stabdiag.editing.source import Source, diff
-from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.measured import measured
-from stabdiag.remedy import Remedy, remedies_for
+from stabdiag.attempt import Attempt, State, apply, candidates
+from stabdiag.finding import Finding, Severity
+from stabdiag.judge import judge, like
 from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
 
 Scan = Callable[[ScanRequest], SubjectReport]
-AGREEMENT = 1e-4
-"""Largest difference of outputs, relative to the largest original one, that an edit of float32 arithmetic may make: a stable
-form rounds differently by a few units of 6e-8 per op; what differs by more computes something else."""
-TRIES_PER_FINDING = 6
-
-
-@dataclass
-class State:
-    """The subject with the fixes accepted so far.
-
-    Attributes:
-        texts: absolute path -> text of every edited file.
-        after_build: statements that no file could take.
-        settings: fields of the request that stand for training settings.
-    """
-
-    texts: dict[str, str] = field(default_factory=dict)
-    after_build: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def request(self, original: ScanRequest) -> ScanRequest:
-        """The scan of this state."""
-        return replace(original, edited=dict(self.texts), after_build=list(self.after_build), **self.settings)
-
-
-@dataclass
-class Attempt:
-    """One remedy tried on one finding."""
-
-    finding: Finding
-    fix: Fix
-    remedy: Remedy
-    state: State
+TRIES_PER_FINDING = 8
+PAIRS_PER_FINDING = 4
+_ORDER = "6471235890"  # expressions before what they cause: range, precision, training
 
 
 @dataclass
@@ -63,8 +32,8 @@ class Outcome:
 
     Attributes:
         before, after: the scans of the original and of the state with all accepted fixes.
-        attempts: everything that was tried, in order.
-        accepted: the proven attempts that make up `state`.
+        attempts: everything that was tried, the proven ones first.
+        accepted: the proven attempts that make up `state`, in order.
     """
 
     before: SubjectReport
@@ -74,23 +43,33 @@ class Outcome:
     state: State
 
 
-def prove(request: ScanRequest, scan: Scan, wanted: Callable[[Finding], bool] = lambda finding: True) -> Outcome:
-    """Try the remedies of every new error and warning, worst first, until the scan is clean or nothing is left to try."""
-    before = current = scan(request)
-    outcome = Outcome(before, current, [], [], State())
+def prove(
+    request: ScanRequest,
+    scan: Scan,
+    wanted: Callable[[Finding], bool] = lambda finding: True,
+    before: SubjectReport | None = None,
+) -> Outcome:
+    """Try the remedies of every new error and warning, causes first, until the scan is clean or nothing is left to try.
+
+    Args:
+        request: the scan of the model as it is.
+        scan: runs a request.
+        wanted: which findings to repair.
+        before: the report of `request` where it is at hand.
+    """
+    before = before or scan(request)
+    outcome = Outcome(before, before, [], [], State())
     given_up: set[tuple[str, str, str]] = set()
-    while (finding := _next(current, wanted, given_up)) is not None:
-        for attempt in _candidates(finding, outcome.state, request, current):
+    while (finding := _next(outcome.after, wanted, given_up)) is not None:
+        for attempt in _tries(finding, outcome, request, scan):
             outcome.attempts.append(attempt)
-            changed = scan(attempt.state.request(request))
-            _judge(attempt, current, changed)
-            if attempt.fix.proven:
+            if attempt.fix.proven and attempt.report is not None:
                 outcome.accepted.append(attempt)
-                outcome.state, outcome.after, current = attempt.state, changed, changed
+                outcome.state, outcome.after = attempt.state, attempt.report
                 break
         else:
             given_up.add(_key(finding))
-    _smallest_first(outcome)
+    outcome.attempts.sort(key=lambda a: a not in outcome.accepted)
     return outcome
 
 
@@ -104,137 +83,66 @@ def annotate(report: SubjectReport, outcome: Outcome) -> None:
 
 
 def _next(report: SubjectReport, wanted: Callable[[Finding], bool], given_up: set[tuple[str, str, str]]) -> Finding | None:
-    for finding in report.findings:
-        if (
-            finding.severity is not Severity.INFO
-            and finding.status == "new"
-            and wanted(finding)
-            and _key(finding) not in given_up
-        ):
-            return finding
-    return None
+    """The finding to repair next; the order of the report decides among those of one kind."""
+    open_ones = [
+        f
+        for f in report.findings
+        if f.severity is not Severity.INFO and f.status == "new" and wanted(f) and _key(f) not in given_up
+    ]
+    return min(open_ones, key=lambda f: (-f.severity.rank, _ORDER.index(f.code[2])), default=None)
 
 
 def _key(finding: Finding) -> tuple[str, str, str]:
     return (finding.code, finding.module, finding.op)
 
 
-def _candidates(finding: Finding, state: State, request: ScanRequest, report: SubjectReport) -> Iterator[Attempt]:
-    tries = 0
-    for remedy in remedies_for(finding):
-        made = _apply(remedy, finding, state, request, report)
-        if made is not None and tries < TRIES_PER_FINDING:
-            tries += 1
-            yield made
+def _tries(finding: Finding, outcome: Outcome, request: ScanRequest, scan: Scan) -> Iterator[Attempt]:
+    """Attempts with their verdicts: each remedy by itself, then pairs of those that broke nothing."""
+    alone: list[Attempt] = []
+    for attempt in islice(candidates(finding, outcome.state, request, outcome.after), TRIES_PER_FINDING):
+        _try(attempt, outcome.after, request, scan)
+        alone.append(attempt)
+        yield attempt
+    yield from islice(_pairs(finding, alone, outcome.after, request, scan), PAIRS_PER_FINDING)
 
 
-def _apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, report: SubjectReport) -> Attempt | None:
-    """The state with one remedy more, None where it does not apply."""
-    fix = next((replace(f) for f in finding.fixes if f.name == remedy.name), None) or Fix(remedy.name, remedy.title)
-    if remedy.kind == "training":
-        settings = remedy.settings(finding, state.request(request))
-        if settings is None:
-            return None
-        fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
-        return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
-    target = Path(request.target if Path(request.target).exists() else request.target.rpartition(":")[0])
-    if remedy.kind == "model":
-        statements = remedy.statements(finding, report)
-        if statements is None:
-            return None
-        fix.snippet = "\n".join(statements)
-        source = _source(target, state)
-        text = insert(source, report.subject.name, statements) if source is not None else None
-        if text is None or source is None:
-            fix.note = "the model is built outside this file: call this once it is built"
-            return Attempt(finding, fix, remedy, replace(state, after_build=[*state.after_build, *statements]))
-        return _edited(finding, fix, remedy, state, target, source.text, text)
-    place = finding.location.path if finding.location is not None else ""
-    source = _source(_resolved(place, target), state)
-    text = remedy.edit(source, finding) if source is not None else None
-    if source is None or text is None:
-        return None
-    return _edited(finding, fix, remedy, state, _resolved(place, target), source.text, text)
+def _pairs(
+    finding: Finding, alone: list[Attempt], current: SubjectReport, request: ScanRequest, scan: Scan
+) -> Iterator[Attempt]:
+    sound = [a for a in alone if a.report is not None and a.report.error is None and not a.fix.note.startswith("changes")]
+    for first in sound:
+        left = like(first.report, finding) if first.report is not None else []
+        for second in sound:
+            if second is first or (first.remedy.kind == second.remedy.kind == "source" and not left):
+                continue
+            assert first.report is not None
+            both = apply(second.remedy, left[0] if left else finding, first.state, request, first.report)
+            if both is None:
+                continue
+            both.finding, both.upon = finding, first
+            both.fix.name, both.fix.title = f"{first.fix.name}+{both.fix.name}", f"{first.fix.title}; {both.fix.title}"
+            both.fix.snippet = "\n".join(s for s in (first.fix.snippet, both.fix.snippet) if s)
+            both.fix.diff = first.fix.diff + both.fix.diff
+            _try(both, current, request, scan)
+            yield both
 
 
-def _edited(finding: Finding, fix: Fix, remedy: Remedy, state: State, path: Path, before: str, after: str) -> Attempt:
-    fix.diff = diff(before, after, path.name)
-    if not fix.snippet:
-        fix.snippet = "\n".join(line[1:].strip() for line in fix.diff.splitlines()[2:] if line.startswith("+"))
-    return Attempt(finding, fix, remedy, replace(state, texts={**state.texts, str(path.resolve()): after}))
-
-
-def _resolved(place: str, target: Path) -> Path:
-    """The file a location names: below the working directory, or beside the target."""
-    return next((p for p in (Path(place), target.parent / place) if p.is_file()), target) if place else target
-
-
-def _source(path: Path, state: State) -> Source | None:
-    """The file as it stands with the accepted fixes; None for what is no file of the user's."""
-    if not path.is_file() or "site-packages" in path.resolve().parts:
-        return None
-    with path.open(encoding="utf-8", newline="") as file:
-        text = state.texts.get(str(path.resolve())) or file.read()
-    return Source(path.as_posix(), text)
-
-
-def _judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> None:
-    """Fill in `proven`, before → after and, where it is not proven, why."""
-    fix, finding = attempt.fix, attempt.finding
-    fix.before, fix.after = measured(finding, before), measured(finding, after)
-    fix.proven = False
-    if after.error is not None:
-        fix.note = f"the edited model could not be scanned: {after.error.message}"
-        return
-    still = _like(after, finding)
-    if len(still) >= len(_like(before, finding)):
-        fix.note = f"still found: {still[0].message}"
-        return
-    errors = [f for f in after.findings if f.severity is Severity.ERROR]
-    new = [f for f in errors if len(_like(after, f)) > len(_like(before, f))]
-    if new:
-        fix.note = f"brings {new[0].code}: {new[0].message}"
-        return
-    if attempt.remedy.kind == "training" and (worse := _loss_rises(after)):
-        fix.note = worse
-        return
-    difference = _difference(before.output_sample, after.output_sample)
-    if attempt.remedy.keeps_function and difference is not None:
-        if difference > AGREEMENT:
-            fix.note = f"changes the outputs by {difference:.1e} of the largest"
+def _try(attempt: Attempt, current: SubjectReport, request: ScanRequest, scan: Scan) -> None:
+    """Scan cheaply, then in full where that speaks for the attempt."""
+    full = attempt.state.request(request)
+    cheap = _cheap(attempt, full)
+    if cheap is not None:
+        attempt.report = scan(cheap)
+        judge(attempt, current, attempt.report)
+        if not attempt.fix.proven:
             return
-        fix.note = f"outputs agree within {difference:.1e} of the largest" if difference else "outputs are unchanged"
-    elif not attempt.remedy.keeps_function and attempt.remedy.kind != "training":
-        fix.note = f"{fix.note}; changes the function by design".removeprefix("; ")
-    fix.proven = True
+    attempt.report = scan(full)
+    judge(attempt, current, attempt.report)
 
 
-def _like(report: SubjectReport, finding: Finding) -> list[Finding]:
-    """Findings of the same code that are at least as severe. They are counted, not matched by place: an edit moves lines and
-    wraps modules."""
-    return [f for f in report.findings if f.code == finding.code and f.severity.rank >= finding.severity.rank]
-
-
-def _difference(before: list[float], after: list[float]) -> float | None:
-    """Largest difference where both are finite, relative to the largest original value; None when they cannot be compared."""
-    if len(before) != len(after) or not before:
+def _cheap(attempt: Attempt, full: ScanRequest) -> ScanRequest | None:
+    """The smallest scan that can still show the finding; None where that is the whole of it."""
+    if attempt.remedy.kind == "training" or attempt.finding.code.startswith(("SD8", "SD0")):
         return None
-    pairs = [(a, b) for a, b in zip(before, after, strict=True) if isfinite(a) and isfinite(b)]
-    largest = max((abs(a) for a, _ in pairs), default=0.0)
-    return max(abs(a - b) for a, b in pairs) / largest if largest else None
-
-
-def _loss_rises(report: SubjectReport) -> str:
-    """Why the training steps of a scan, where there were any, speak against a setting; "" when they do not."""
-    curves: dict[tuple[str, int], list[float]] = {}
-    for row in report.training.get("rows", ()):
-        curves.setdefault((row["precision"], row["seed"]), []).append(row["loss"])
-    first = next(iter(curves.values()), [])
-    if curves and not any(curve[-1] < curve[0] for curve in curves.values()):
-        return f"the loss does not go down: {first[0]:.3g} → {first[-1]:.3g}"
-    return ""
-
-
-def _smallest_first(outcome: Outcome) -> None:
-    """Keep the accepted fixes in the order in which they were proven; each was needed when it was accepted."""
-    outcome.attempts.sort(key=lambda a: a not in outcome.accepted)
+    shown = next((p for p in full.precisions if p in attempt.finding.precisions), "float32")
+    return replace(full, precisions=[shown], batches=1, seeds=1)

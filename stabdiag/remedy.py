@@ -26,7 +26,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from stabdiag.editing.source import Source
+from stabdiag.editing.source import Source, with_torch
 from stabdiag.finding import Finding
 from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
@@ -63,7 +63,7 @@ class Remedy:
     def edit(self, source: Source, finding: Finding) -> str | None:
         """The user's file, edited."""
         text: str | None = self.module.edit(source, finding)
-        return text if text != source.text else None
+        return with_torch(text) if text is not None and text != source.text else None
 
     def statements(self, finding: Finding, report: SubjectReport) -> list[str] | None:
         """Lines of code about `model`."""
@@ -91,5 +91,6 @@ def remedies_for(finding: Finding) -> Iterator[Remedy]:
     remedies = all_remedies()
     named = [fix.name for fix in finding.fixes if fix.name in remedies]
     others = [name for name, remedy in remedies.items() if finding.code in remedy.repairs and name not in named]
+    others.sort(key=lambda name: (remedies[name].kind != "source", not remedies[name].keeps_function))
     for name in (*named, *others):
         yield remedies[name]

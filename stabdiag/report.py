@@ -153,6 +153,7 @@ class SubjectReport:
     rules_run: list[str] = field(default_factory=list)
     op_rows: list[OpRow] = field(default_factory=list, repr=False)
     output_sample: list[float] = field(default_factory=list, repr=False)
+    loss_sample: list[float] = field(default_factory=list, repr=False)
     weights: list[Weight] = field(default_factory=list, repr=False)
     modules: dict[str, str] = field(default_factory=dict, repr=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from threading import Event
 
@@ -29,6 +30,7 @@ def run(requests: Sequence[ScanRequest], options: RunOptions, progress: Progress
         runs = [_scanned(request, progress or _silent) for request in requests]
     report = Report(__version__, runs)
     settle(report, requests, accepted)
+    _try_fixes(report, requests, accepted, progress or _silent)
     keep_from(report, options.min_severity)
     return report
 
@@ -37,6 +39,21 @@ def _scanned(request: ScanRequest, progress: Progress) -> SubjectReport:
     from stabdiag.pipeline import scan
 
     return scan(request, partial(progress, request.target))
+
+
+def _try_fixes(report: Report, requests: Sequence[ScanRequest], accepted: Baseline | None, progress: Progress) -> None:
+    """Prove the fixes of what was found, where a request asks for it."""
+    for request, subject in zip(requests, report.runs, strict=True):
+        if not request.try_fixes or subject.error is not None:
+            continue
+        from stabdiag.prove import annotate, prove
+
+        def trial(asked: ScanRequest) -> SubjectReport:
+            found = Report(__version__, [_scanned(asked, progress)])
+            settle(found, [asked], accepted)
+            return found.runs[0]
+
+        annotate(subject, prove(replace(request, try_fixes=False), trial, before=subject))
 
 
 def _silent(target: str, what: str, share: float) -> None:

@@ -282,7 +282,7 @@ class Run:
         poisoned_buffers: names of those that were finite before the run and are not after it.
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
-        output_sample: up to 2,048 values of each output at fixed positions (float32 only), to compare an edited model with.
+        output_sample: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models.
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
             gradient_cosine likewise. None when not compared.
         error: why the run broke, one sentence; None when it did not.

@@ -10,17 +10,39 @@ from typing import Annotated
 import typer
 
 from stabdiag import baseline as baselines
+from stabdiag.commands.options import (
+    Arguments,
+    BaselineFile,
+    Batches,
+    Budget,
+    Clip,
+    Config,
+    Data,
+    Device,
+    ExtendSelect,
+    FailOn,
+    Ignore,
+    Inputs,
+    LearningRate,
+    MemoryLimit,
+    Momentum,
+    Optimizer,
+    Precisions,
+    Seeds,
+    Select,
+    Steps,
+    Timeout,
+    Weights,
+    typed,
+)
 from stabdiag.commands.progress import progress_bar
 from stabdiag.commands.publish import publish
-from stabdiag.config import RUN_KEYS, SUBJECT_KEYS, load
+from stabdiag.config import load
 from stabdiag.output import refuse_unwritable, to_stderr, to_stdout
 from stabdiag.report import Report
 from stabdiag.reports import csv, format_for
 from stabdiag.reports._place import one_line
 from stabdiag.session import run
-from stabdiag.values import keyword_arguments, split
-
-COMMA_SEPARATED = ("precisions", "select", "extend_select", "ignore")
 
 
 def scan(
@@ -29,19 +51,12 @@ def scan(
         list[str] | None,
         typer.Argument(metavar="TARGET...", help="FILE.py, FILE.py:Name or module:name; default: the configured models."),
     ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", "-i", metavar="SPEC", help="8x3x32x32 or ids=4x128:int64<1000.")
-    ] = None,
-    arguments: Annotated[
-        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="Constructor argument; repeatable.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(metavar="FILE", help="Inputs from .pt, .npz or .safetensors.")] = None,
-    weights: Annotated[str | None, typer.Option(metavar="FILE", help="state_dict from .pt or .safetensors.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")] = None,
-    precisions: Annotated[
-        list[str] | None,
-        typer.Option("--precision", "-p", metavar="LIST", help="Comma-separated. [default: float32,float16,bfloat16]"),
-    ] = None,
+    inputs: Inputs = None,
+    arguments: Arguments = None,
+    data: Data = None,
+    weights: Weights = None,
+    device: Device = None,
+    precisions: Precisions = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", metavar="FORMAT", help="Format on stdout. [default: text]")
     ] = None,
@@ -51,33 +66,27 @@ def scan(
     ] = None,
     layers: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per op, precision and phase.")] = None,
     steps_csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per training step.")] = None,
-    fail_on: Annotated[
-        str | None, typer.Option(metavar="SEVERITY", help="error, warning, info or never. [default: error]")
-    ] = None,
+    fail_on: FailOn = None,
     min_severity: Annotated[str | None, typer.Option(metavar="SEVERITY", help="Report nothing below. [default: info]")] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit 0 although there are findings.")] = False,
-    select: Annotated[list[str] | None, typer.Option(metavar="RULES", help="Only these codes, prefixes or names.")] = None,
-    extend_select: Annotated[list[str] | None, typer.Option(metavar="RULES", help="These, too.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(metavar="RULES", help="All but these.")] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="FILE", help="Accepted findings.")] = None,
+    select: Select = None,
+    extend_select: ExtendSelect = None,
+    ignore: Ignore = None,
+    baseline: BaselineFile = None,
     write_baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Accept the findings of this scan.")] = None,
-    batches: Annotated[int | None, typer.Option(metavar="N", help="Different batches. [default: by budget]")] = None,
-    seeds: Annotated[int | None, typer.Option(metavar="N", help="Initialisations. [default: by budget]")] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps to take and watch.")] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="sgd, adam, adamw, …")] = None,
-    lr: Annotated[float | None, typer.Option(metavar="X", help="Learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option(metavar="X", help="Momentum.")] = None,
-    clip: Annotated[float | None, typer.Option(metavar="X", help="Clip gradients to this norm.")] = None,
+    batches: Batches = None,
+    seeds: Seeds = None,
+    steps: Steps = None,
+    optimizer: Optimizer = None,
+    lr: LearningRate = None,
+    momentum: Momentum = None,
+    clip: Clip = None,
     try_fixes: Annotated[bool, typer.Option("--try-fixes", help="Prove the suggested fixes by trying them.")] = False,
-    budget: Annotated[
-        float | None, typer.Option(metavar="X", help="Cost of a scan in bare training steps. [default: 12]")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Give up after; 0 for never. [default: 600]")] = None,
-    memory_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the worker, such as 8G.")] = None,
+    budget: Budget = None,
+    timeout: Timeout = None,
+    memory_limit: MemoryLimit = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. [default: 1]")] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Configuration instead of the nearest pyproject.toml.")
-    ] = None,
+    config: Config = None,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Show every setting and its source, and exit.")
     ] = False,
@@ -86,11 +95,7 @@ def scan(
     ] = False,
 ) -> int:
     """Diagnose models: exit 0 when there is nothing to report, 1 with findings, 2 when a scan did not happen."""
-    settable = {key: value for key, value in context.params.items() if key in RUN_KEYS | SUBJECT_KEYS}
-    typed = {key: list(value) if isinstance(value, tuple) else value for key, value in settable.items()}
-    typed |= {key: split(typed[key]) for key in COMMA_SEPARATED if typed[key]}
-    typed["arguments"] = keyword_arguments(arguments or []) or None
-    settings = load(typed, config=config)
+    settings = load(typed(context.params), config=config)
     if show_settings:
         to_stdout(settings.show())
         return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
@@ -20,7 +20,7 @@ def assignment(source: Source, name: cst.Name) -> cst.Assign | None:
     It is certain when it is the last before the use and stands in a block around the use. What is assigned in a loop around
     the use and read before is not followed.
     """
-    best: cst.Assign | None = None
+    best: cst.CSTNode | None = None
     for assign in _assignments(source, name):
         if source.span(assign)[0] < source.span(name)[0] and not _is_part(source, name, assign):
             best = assign
@@ -100,10 +100,14 @@ def reads(source: Source, name: cst.Name) -> cst.CSTNode | None:
     return last
 
 
-def same_value(source: Source, inner: cst.CSTNode, at: cst.CSTNode) -> bool:
-    """Whether every name in an expression still means at another place of the function what it means where it stands."""
+def same_value(source: Source, inner: cst.CSTNode, at: cst.CSTNode, dropped: Sequence[cst.CSTNode] = ()) -> bool:
+    """Whether every name in an expression still means at another place of the function what it means where it stands.
+
+    Assignments in `dropped` do not count: they are about to go.
+    """
     first, last = source.span(inner)[0], source.span(at)[0]
-    return not any(first < source.span(b)[1] <= last for n in names_in(source, inner) for b in _assignments(source, n))
+    binders = (b for n in names_in(source, inner) for b in _assignments(source, n) if b not in dropped)
+    return not any(first < source.span(b)[1] <= last for b in binders)
 
 
 def names_in(source: Source, node: cst.CSTNode) -> list[cst.Name]:

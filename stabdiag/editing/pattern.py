@@ -1,7 +1,8 @@
 """Patterns of expressions, written as Python: `log(softmax(z, ...))` matches `torch.log(p)` where `p = z.softmax(-1)`.
 
 Single names are what varies: `eps` stands for a small constant, `c` for any constant, every other name for any expression, the
-same one wherever it occurs. `...` stands for the remaining arguments of a call as written. Sums and products match in both orders.
+same one wherever it occurs. `...` stands for the remaining arguments of a call as written, `*any` for some that are dropped.
+Sums and products match in both orders.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import libcst as cst
 
 from stabdiag.editing import flow, pair
 from stabdiag.editing.source import Source
-from stabdiag.editing.spelling import Head, head, number, spelled
+from stabdiag.editing.spelling import Head, head, number, spell
 
 SMALL = 1e-2
 """Largest constant that is taken for an epsilon."""
@@ -93,7 +94,9 @@ def _steps(source: Source, node: cst.BaseExpression) -> Iterator[Step]:
 def _pattern_head(said: Source, wanted: cst.BaseExpression) -> Head:
     """A pattern's operation; its functions are written bare."""
     if isinstance(wanted, cst.Call) and isinstance(wanted.func, cst.Name):
-        values = tuple(arg.value for arg in wanted.args if arg.keyword is None and not isinstance(arg.value, cst.Ellipsis))
+        values = tuple(
+            arg.value for arg in wanted.args if arg.keyword is None and not arg.star and not isinstance(arg.value, cst.Ellipsis)
+        )
         return Head(wanted.func.value, values, tuple(wanted.args))
     found = head(said, wanted)
     assert found is not None, f"{said.code(wanted)} is no pattern"
@@ -101,7 +104,8 @@ def _pattern_head(said: Source, wanted: cst.BaseExpression) -> Head:
 
 
 def _operands(source: Source, said: Source, asked: Head, found: Head, so_far: Match, way: tuple[Step, ...]) -> Iterator[Match]:
-    open_end = any(isinstance(arg.value, cst.Ellipsis) for arg in asked.arguments)
+    kept = any(isinstance(arg.value, cst.Ellipsis) for arg in asked.arguments)
+    open_end = kept or any(arg.star for arg in asked.arguments)
     count = len(asked.operands)
     if len(found.operands) < count or (not open_end and len(found.operands) > count):
         return
@@ -109,7 +113,7 @@ def _operands(source: Source, said: Source, asked: Head, found: Head, so_far: Ma
     wanted_keywords = {arg.keyword.value: arg.value for arg in asked.arguments if arg.keyword is not None}
     if not wanted_keywords.keys() <= keywords.keys():
         return
-    if open_end:
+    if kept:
         rest = tuple(
             arg
             for arg in found.arguments
@@ -143,7 +147,7 @@ def _all(
 
 
 def _bind(source: Source, name: str, node: cst.BaseExpression, so_far: Match, way: tuple[Step, ...]) -> Iterator[Match]:
-    if name == "eps" and not _is_epsilon(source, node):
+    if name == "eps" and not is_epsilon(source, node):
         return
     if name == "c" and constant(source, node) is None:
         return
@@ -165,12 +169,12 @@ def constant(source: Source, node: cst.BaseExpression) -> float | None:
         function = source.around(node, cst.FunctionDef)
         for param in function.params.params if function is not None else ():
             if param.name.value == node.value and param.default is not None:
-                return number(param.default)
+                return constant(source, param.default)
     if isinstance(node, cst.Attribute) and isinstance(node.value, cst.Name) and node.value.value == "self":
         owner = source.around(node, cst.ClassDef)
-        for made, value in _attributes(source):
+        for made, given in _attributes(source):
             if made.attr.value == node.attr.value and source.around(made, cst.ClassDef) is owner:
-                return constant(source, value)
+                return constant(source, given)
     return None
 
 
@@ -187,7 +191,8 @@ def _attributes(source: Source) -> Iterator[tuple[cst.Attribute, cst.BaseExpress
                         yield one.value, made.value
 
 
-def _is_epsilon(source: Source, node: cst.BaseExpression) -> bool:
+def is_epsilon(source: Source, node: cst.BaseExpression) -> bool:
+    """Whether an expression is a small positive constant, or named like one."""
     value = constant(source, node)
     if value is not None:
         return 0 < value <= SMALL
@@ -210,39 +215,59 @@ def dimension(source: Source, match: Match) -> str | None:
     return None
 
 
+_REST = "\0"
+
+
 def written(source: Source, template: str, texts: dict[str, str], rest: str = "") -> str:
     """A template with expressions put in for its names, bracketed where they need it; `...` becomes `rest`.
 
     `torch.`, `F.` and `nn.` become what the file calls these modules.
     """
-    template_source = Source("", f"from torch import *\n({template})\n")
+    said = Source("", f"({template})\n")
     out: list[tuple[int, int, str]] = []
-    modules = {"torch": "torch", "F": "torch.nn.functional", "nn": "torch.nn"}
-    for name in template_source.all(cst.Name):
-        above = template_source.parents[name]
-        if template_source.line(name) == 1 or (isinstance(above, cst.Attribute) and above.attr is name):
-            continue
-        if isinstance(above, cst.Arg) and above.keyword is name:
+    for arg in said.all(cst.Arg, lambda a: isinstance(a.value, cst.Ellipsis)):
+        out.append((*said.span(arg.value), _REST))
+    for name in said.all(cst.Name):
+        above = said.parents[name]
+        if isinstance(above, cst.Attribute | cst.Arg) and name is not above.value:
             continue
         if name.value in texts:
             text = texts[name.value]
-            free = isinstance(above, cst.Arg | cst.Expr | cst.Index | cst.Element) and not (
-                isinstance(above, cst.Arg) and above.star
-            )
-            out.append((*template_source.span(name), text if free or atomic(text) else f"({text})"))
-        elif name.value in modules and isinstance(above, cst.Attribute):
-            out.append((*template_source.span(name), spelled(source, modules[name.value])))
-    text = template_source.text
+            out.append((*said.span(name), f"({text})" if needs_brackets(above, name, text) else text))
+    text = said.text
     for start, end, new in sorted(out, reverse=True):
         text = text[:start] + new + text[end:]
-    body = text.partition("\n")[2].strip()[1:-1]
-    return re.sub(r",\s*\.\.\.", f", {rest}" if rest else "", body)
+    text = text.strip()[1:-1]
+    return spell(source, text.replace(_REST, rest) if rest else re.sub(rf", {_REST}|{_REST}, |{_REST}", "", text))
+
+
+def needs_brackets(above: cst.CSTNode, node: cst.CSTNode, text: str) -> bool:
+    """Whether an expression needs brackets in the place of a node below another."""
+    if isinstance(above, cst.Attribute | cst.Await) or (
+        isinstance(above, cst.Subscript | cst.Call) and node is above.children[0]
+    ):
+        return not atomic(text)
+    if not isinstance(above, cst.BinaryOperation | cst.UnaryOperation | cst.Comparison | cst.ComparisonTarget):
+        return False
+    outer, inner = _operator(above), _precedence(cst.parse_expression(text))
+    left = isinstance(above, cst.UnaryOperation) or (isinstance(above, cst.BinaryOperation) and node is above.left)
+    return inner < outer if left else inner <= outer
+
+
+def _precedence(node: cst.CSTNode) -> int:
+    """How tightly an operator binds: 0 for comparisons and looser, 5 for what needs no brackets."""
+    return 5 if isinstance(node, cst.BaseExpression) and node.lpar else _operator(node)
+
+
+def _operator(node: cst.CSTNode) -> int:
+    if isinstance(node, cst.BinaryOperation):
+        kinds: dict[type[cst.CSTNode], int] = {cst.Add: 1, cst.Subtract: 1, cst.Power: 4}
+        return kinds.get(type(node.operator), 2)
+    if isinstance(node, cst.UnaryOperation):
+        return 3
+    return 5 if isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Subscript | cst.Integer | cst.Float) else 0
 
 
 def atomic(text: str) -> bool:
     """Whether an expression needs no brackets wherever it is put."""
-    node = cst.parse_expression(text)
-    if isinstance(node, cst.Integer | cst.Float) and not text.startswith("."):
-        return True
-    kinds = cst.Name | cst.Attribute | cst.Call | cst.Subscript
-    return isinstance(node, kinds) or bool(getattr(node, "lpar", ()))
+    return _precedence(cst.parse_expression(text)) == 5

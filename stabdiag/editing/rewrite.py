@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import libcst as cst
 
 from stabdiag.editing import flow, pair
-from stabdiag.editing.pattern import Match, Step, atomic, dimension, matches, written
+from stabdiag.editing.pattern import Match, Step, atomic, constant, dimension, is_epsilon, matches, needs_brackets, written
 from stabdiag.editing.source import Source
 from stabdiag.editing.spelling import head
 from stabdiag.trace import Location
@@ -30,37 +30,37 @@ def rewrite(source: Source, location: Location | None, rules: Sequence[Rule]) ->
     marked = source.at(location)
     if marked is None:
         return None
-    for node in nearby(source, marked):
+    for ring in _rings(source, marked, 2):
         for pattern, template in rules:
-            for match in matches(source, pattern, node):
-                text = apply(source, match, template)
-                if text is not None and text != source.text:
-                    return text
+            for node in (n for n in ring if not isinstance(n, cst.Name)):
+                for match in matches(source, pattern, node):
+                    text = apply(source, match, template)
+                    if text is not None and text != source.text:
+                        return text
     return None
 
 
 def nearby(source: Source, marked: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
     """The expressions that belong to the marked one, nearest first, each once."""
     seen: set[int] = set()
-    for node in _in_order(source, marked, 2):
-        if id(node) not in seen:
-            seen.add(id(node))
-            yield node
+    for ring in _rings(source, marked, 2):
+        for node in ring:
+            if id(node) not in seen:
+                seen.add(id(node))
+                yield node
 
 
-def _in_order(source: Source, marked: cst.BaseExpression, hops: int) -> Iterator[cst.BaseExpression]:
-    yield marked
-    yield from outwards(source, marked)
-    yield from _inside(source, marked)
+def _rings(source: Source, marked: cst.BaseExpression, hops: int) -> Iterator[list[cst.BaseExpression]]:
+    """The expression with what is around and inside it, then what names connect it with."""
+    yield [marked, *outwards(source, marked), *_inside(source, marked)]
     if not hops:
         return
     for used in _consumers(source, marked):
-        yield from outwards(source, used)
-        yield from _in_order(source, used, hops - 1)
+        yield from _rings(source, used, hops - 1)
     for name in flow.names_in(source, marked):
         assign = flow.assignment(source, name)
         if assign is not None:
-            yield from _in_order(source, assign.value, hops - 1)
+            yield from _rings(source, assign.value, hops - 1)
 
 
 def outwards(source: Source, node: cst.CSTNode) -> Iterator[cst.BaseExpression]:
@@ -119,14 +119,11 @@ def apply(source: Source, match: Match, template: Template) -> str | None:
 def replacement(source: Source, node: cst.BaseExpression, text: str) -> tuple[int, int, str]:
     """The splice that puts an expression in the place of another, with the brackets that it needs there."""
     start, end = source.span(node)
-    if getattr(node, "lpar", ()):
+    if node.lpar:
         own = source.text[start - 1 : start] == "(" and source.text[end : end + 1] == ")"
         return (start - 1, end + 1, text) if own and atomic(text) else (start, end, text)
     above = source.parents[node]
-    tight = isinstance(
-        above, cst.BinaryOperation | cst.UnaryOperation | cst.Attribute | cst.Subscript | cst.Comparison | cst.Await
-    )
-    return (start, end, f"({text})" if tight and not atomic(text) else text)
+    return (start, end, f"({text})" if needs_brackets(above, node, text) else text)
 
 
 def _place(source: Source, match: Match, name: str, edit: _Edit) -> bool:
@@ -143,9 +140,10 @@ def _place(source: Source, match: Match, name: str, edit: _Edit) -> bool:
         return True
     if any(step.assign is None for step in way):
         return len([n for n in together if flow.names_in(source, match.bound[n])]) == 1 and _lift(source, match, name, edit)
-    same = flow.same_value(source, node, match.root)
     dead = {id(line) for line in _dead(source, match, [])}
     gone = way[-1].assign is not None and id(source.statement(way[-1].assign)) in dead
+    dropped = [s.assign for s in match.steps if s.assign is not None and id(source.statement(s.assign)) in dead]
+    same = flow.same_value(source, node, match.root, dropped)
     if same and (gone or isinstance(node, cst.Name | cst.Attribute)):
         edit.texts[name] = code
         return True
@@ -241,4 +239,51 @@ def _dead(source: Source, match: Match, kept: list[cst.Assign]) -> list[cst.Base
 def _bracketed(source: Source, node: cst.BaseExpression) -> str:
     """The code of an expression; over several lines it needs brackets."""
     code = source.code(node)
-    return f"({code})" if "\n" in code and getattr(node, "lpar", ()) else code
+    return f"({code})" if "\n" in code and node.lpar else code
+
+
+def guarded(operand: str) -> list[str]:
+    """Patterns of an operand as authors keep it from 0: bare, with an epsilon, clamped."""
+    return [
+        operand,
+        f"{operand} + eps",
+        f"clamp({operand}, min=eps)",
+        f"clamp({operand}, eps)",
+        f"clamp_min({operand}, eps)",
+        f"clamp({operand}, eps, c)",
+        f"clamp({operand}, min=eps, max=c)",
+        f"maximum({operand}, eps)",
+    ]
+
+
+def is_guarded(source: Source, node: cst.BaseExpression) -> bool:
+    """Whether an expression is kept away from where it is dangerous: clamped, made positive, or with a constant added."""
+    found = head(source, node)
+    if found is None:
+        assign = flow.assignment(source, node) if isinstance(node, cst.Name) else None
+        return assign is not None and is_guarded(source, assign.value)
+    if found.op == "add":
+        return any(constant(source, o) is not None or is_epsilon(source, o) for o in found.operands)
+    return found.op in ("clamp", "clamp_min", "clamp_max", "softplus", "where", "maximum", "minimum", "nan_to_num")
+
+
+def unless_guarded(name: str, template: str) -> Template:
+    """A template that does not apply where the operand is guarded already."""
+    return when(lambda source, match: not is_guarded(source, match.bound[name]), template)
+
+
+def when(applies: Callable[[Source, Match], bool], template: str) -> Template:
+    """A template with a condition."""
+    return lambda source, match: template if applies(source, match) else None
+
+
+def is_inside(source: Source, node: cst.BaseExpression, op: str) -> bool:
+    """Whether an expression is part of an operation already."""
+    found = (head(source, above) for above in outwards(source, node))
+    return any(made is not None and made.op == op for made in found)
+
+
+def is_open_power(source: Source, match: Match) -> bool:
+    """Whether x ** c has an infinite value or slope at an x of 0 that nothing prevents."""
+    exponent = constant(source, match.bound["c"])
+    return exponent is not None and exponent < 1 and not is_guarded(source, match.bound["x"])

@@ -5,7 +5,6 @@ Edits are made in the text at positions that the tree gives, so whatever is not 
 
 from __future__ import annotations
 
-import io
 import re
 import tokenize
 from collections.abc import Callable, Iterator
@@ -27,14 +26,12 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 @dataclass(eq=False)
 class Source:
-    """A parsed file. `text` is exactly what was read, line endings included; `encoding` is what to write it in.
-
+    """A parsed file. `text` is exactly what was read, line endings included;
     Raises libcst.ParserSyntaxError for what is no Python.
     """
 
     path: str
     text: str
-    encoding: str = "utf-8"
     tree: cst.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,9 +43,7 @@ class Source:
     @classmethod
     def read(cls, path: Path) -> Source:
         """A file, in the encoding that it declares. Raises OSError, SyntaxError and UnicodeDecodeError."""
-        data = path.read_bytes()
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return cls(path.as_posix(), data.decode(encoding), encoding)
+        return cls(path.as_posix(), text_of(path))
 
     @cached_property
     def lines(self) -> list[str]:
@@ -181,6 +176,17 @@ class Source:
         return text
 
 
+def text_of(path: Path) -> str:
+    """The text of a Python file, line endings as they are. Raises OSError, SyntaxError and UnicodeDecodeError."""
+    return path.read_bytes().decode(encoding_of(path))
+
+
+def encoding_of(path: Path) -> str:
+    """The encoding that a Python file declares. Raises OSError and SyntaxError."""
+    with path.open("rb") as file:
+        return tokenize.detect_encoding(file.readline)[0]
+
+
 def diff(before: str, after: str, path: str) -> str:
     """Unified diff of two texts."""
     lines = unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{path}", f"b/{path}")
@@ -201,6 +207,14 @@ def with_import(text: str, name: str, statement: str) -> str:
     if last is None:
         return (source.spliced([(0, 0, statement + source.tree.default_newline)])) or text
     return source.spliced([source.behind(last, [statement], "")]) or text
+
+
+def with_torch(text: str) -> str:
+    """The text with `import torch` where it reads the name `torch` and nothing binds it."""
+    source = Source("", text)
+    bare = (n for n in source.named("torch") if isinstance(a := source.parents[n], cst.Attribute) and a.value is n)
+    reads = any(source.around(n, cst.Import) is None and source.around(n, cst.ImportFrom) is None for n in bare)
+    return with_import(text, "torch", "import torch") if reads else text
 
 
 def _is_docstring(line: cst.CSTNode) -> bool:

@@ -32,6 +32,7 @@ _SAME = {
     "clip": "clamp",
     "vector_norm": "norm",
     "swapaxes": "transpose",
+    "t": "transpose",
     "nllloss": "nll_loss",
     "bceloss": "binary_cross_entropy",
     "crossentropyloss": "cross_entropy",
@@ -64,8 +65,10 @@ def head(source: Source, node: cst.BaseExpression) -> Head | None:
         return _power(op, (node.left, node.right), source) if op else None
     if isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Minus):
         return Head("neg", (node.expression,))
-    if isinstance(node, cst.Attribute) and node.attr.value in ("T", "mT"):
+    if isinstance(node, cst.Attribute) and node.attr.value in ("T", "mT", "mH"):
         return Head("transpose", (node.value,))
+    if isinstance(node, cst.Subscript):
+        return Head("index", (node.value,))
     if isinstance(node, cst.Call):
         return _call(source, node)
     return None
@@ -115,7 +118,7 @@ def namespaces(source: Source) -> dict[str, str]:
     """Every name that an import of the file binds -> what it stands for."""
     known: dict[str, str] | None = source.__dict__.get("_namespaces")
     if known is None:
-        imports = [*source.all(cst.Import), *source.all(cst.ImportFrom)]
+        imports: list[cst.Import | cst.ImportFrom] = [*source.all(cst.Import), *source.all(cst.ImportFrom)]
         known = {name: whole for line in imports for name, whole in bound(line).items()}
         source.__dict__["_namespaces"] = known
     return known
@@ -128,6 +131,12 @@ def spelled(source: Source, module: str) -> str:
         return names[module]
     above, _, last = module.rpartition(".")
     return f"{spelled(source, above)}.{last}" if above else module
+
+
+def spell(source: Source, code: str) -> str:
+    """Code with `torch.`, `F.` and `nn.` as the file calls these modules."""
+    modules = {"torch": "torch", "F": "torch.nn.functional", "nn": "torch.nn"}
+    return re.sub(r"(?<![\w.])(torch|F|nn)(?=\.)", lambda found: spelled(source, modules[found[1]]), code)
 
 
 def _made(source: Source, function: cst.BaseExpression) -> cst.Call | None:

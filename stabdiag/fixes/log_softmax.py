@@ -6,7 +6,7 @@ returns the softmax and the loss takes the logarithm, the model returns the logi
 
 from __future__ import annotations
 
-from stabdiag.editing.rewrite import Rule, rewrite
+from stabdiag.editing.rewrite import Rule, guarded, rewrite
 from stabdiag.editing.source import Source
 from stabdiag.finding import Finding
 
@@ -14,11 +14,9 @@ REPAIRS = ("SD601", "SD401", "SD505", "SD608", "SD301", "SD304")
 KEEPS_FUNCTION = True
 
 RULES: list[Rule] = [
-    (f"log({guarded})", "F.log_softmax(z, ...)")
-    for p in ("softmax(z, ...)",)
-    for guarded in (p, f"{p} + eps", f"clamp({p}, min=eps)", f"clamp({p}, eps)", f"clamp_min({p}, eps)", f"clamp({p}, eps, 1)")
+    *((f"log({p})", "F.log_softmax(z, ...)") for p in guarded("softmax(z, ...)")),
+    ("log(exp(z) / sum(exp(z), ...))", "F.log_softmax(z, dim=DIM)"),
 ]
-RULES += [("log(exp(z) / sum(exp(z), ...))", "F.log_softmax(z, dim=DIM)")]
 
 
 def edit(source: Source, finding: Finding) -> str | None:

@@ -128,7 +128,7 @@ class Recorder:
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
         run.buffers = {n: s for n, b in stage.model.named_buffers() if (s := stats.resolve(stats.measure(b))) is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
-        if run.precision == "float32":
+        if run.precision in ("float64", "float32"):
             run.output_sample = [float(x) for o in outputs if (taken := stats.sample(o)) is not None for x in taken]
         if keep is not None:
             keep.outputs = [o.detach().clone() for o in outputs]

@@ -1,0 +1,142 @@
+"""`stabdiag fix`: try the fixes of every finding and show, write or apply those that are proven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stabdiag.commands.options import (
+    Arguments,
+    BaselineFile,
+    Batches,
+    Budget,
+    Clip,
+    Config,
+    Data,
+    Device,
+    ExtendSelect,
+    FailOn,
+    Ignore,
+    Inputs,
+    LearningRate,
+    MemoryLimit,
+    Momentum,
+    Optimizer,
+    Precisions,
+    Seeds,
+    Select,
+    Steps,
+    Timeout,
+    Weights,
+    typed,
+)
+from stabdiag.commands.progress import progress_bar
+from stabdiag.config import load
+from stabdiag.errors import UserError
+from stabdiag.finding import Severity
+from stabdiag.output import refuse_unwritable, to_stderr, to_stdout, write_files
+from stabdiag.reports._place import one_line
+from stabdiag.rule import selected
+from stabdiag.session import run
+
+
+def fix(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="FILE.py, FILE.py:Name or module:name.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.py", help="Write the edited file there.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Edit the files in place.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --write: also files with uncommitted changes.")] = False,
+    only_proven: Annotated[
+        bool, typer.Option("--only-proven/--unproven", help="Show proven fixes only, or the failed attempts, too.")
+    ] = True,
+    inputs: Inputs = None,
+    arguments: Arguments = None,
+    data: Data = None,
+    weights: Weights = None,
+    device: Device = None,
+    precisions: Precisions = None,
+    select: Select = None,
+    extend_select: ExtendSelect = None,
+    ignore: Ignore = None,
+    fail_on: FailOn = None,
+    baseline: BaselineFile = None,
+    batches: Batches = None,
+    seeds: Seeds = None,
+    steps: Steps = None,
+    optimizer: Optimizer = None,
+    lr: LearningRate = None,
+    momentum: Momentum = None,
+    clip: Clip = None,
+    budget: Budget = None,
+    timeout: Timeout = None,
+    memory_limit: MemoryLimit = None,
+    config: Config = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks, the model's own output.")] = False,
+) -> int:
+    """Try the fixes: exit 0 when the proven ones leave nothing to report, 1 when findings remain."""
+    from stabdiag.commands.proofs import render
+    from stabdiag.prove import prove
+
+    settings = load(typed(context.params), config=config)
+    refuse_unwritable([output] if output else [])
+    requests, options = settings.requests([target]), settings.options
+    if len(requests) != 1:
+        raise UserError(f"{target} is configured {len(requests)} times; name one model, as in `stabdiag fix FILE.py:Name`")
+    request = requests[0]
+    codes = {rule.code for rule in selected(request.select, request.extend_select, request.ignore)}
+    request = replace(request, select=[], extend_select=[], try_fixes=False)
+    with progress_bar() as progress:
+        trials = partial(run, options=replace(options, min_severity="info"), progress=progress)
+        outcome = prove(request, lambda asked: trials([asked]).runs[0], lambda finding: finding.code in codes)
+    if outcome.before.error is not None:
+        if verbose and outcome.before.error.detail:
+            to_stderr(outcome.before.error.detail.rstrip())
+        to_stderr(f"error: {one_line(outcome.before.error.message)}")
+        return 2
+    contents = _contents(outcome.state.texts, request.target, output, write=write, force=force)
+    to_stdout(render(outcome, only_proven=only_proven))
+    write_files(contents)
+    for path in contents:
+        to_stderr(f"wrote {path}")
+    floor = 3 if options.fail_on == "never" else Severity(options.fail_on).rank
+    left = [f for f in outcome.after.findings if f.status == "new" and f.severity.rank >= floor and f.code in codes]
+    return int(bool(left))
+
+
+def _contents(texts: dict[str, str], target: str, output: Path | None, *, write: bool, force: bool) -> dict[Path, bytes]:
+    """What to write where, in the encoding of the file that was edited."""
+    from stabdiag.editing.source import encoding_of
+
+    file = Path(target if Path(target).exists() else target.rpartition(":")[0])
+    contents: dict[Path, bytes] = {}
+    if output is not None:
+        elsewhere = [path for path in texts if not file.is_file() or Path(path) != file.resolve()]
+        if elsewhere:
+            raise UserError(f"the fixes edit {elsewhere[0]}, not {target}; -o writes one file, use --write")
+        text = texts.get(str(file.resolve()))
+        contents[output] = file.read_bytes() if text is None else text.encode(encoding_of(file))
+    for name, text in texts.items() if write else ():
+        path = Path(name)
+        if not force and (why := _uncommitted(path)):
+            raise UserError(f"{path} {why}; commit it first, or give --force")
+        contents[path] = text.encode(encoding_of(path))
+    return contents
+
+
+def _uncommitted(path: Path) -> str:
+    """Why git could not bring a file back; "" when it could, or there is no git."""
+    import subprocess
+
+    command = ["git", "status", "--porcelain", "--ignored", "--", path.name]
+    try:
+        asked = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    state = asked.stdout[:2] if asked.returncode == 0 else ""
+    return {"": "", "??": "is not under version control", "!!": ""}.get(state, "has uncommitted changes")

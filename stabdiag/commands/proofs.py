@@ -1,0 +1,95 @@
+"""What `stabdiag fix` prints: a table of the fixes, the diff, and what no file could take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from stabdiag.attempt import Attempt
+from stabdiag.editing.source import diff, text_of
+from stabdiag.finding import Severity
+from stabdiag.prove import Outcome
+from stabdiag.reports._place import one_line
+
+WIDTH = 160  # where nobody looks: files and pipes
+
+
+def render(outcome: Outcome, *, only_proven: bool = True) -> str:
+    """The whole answer as text; coloured at a terminal."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else WIDTH
+    color = terminal and "NO_COLOR" not in os.environ
+    console = Console(file=StringIO(), width=width, force_terminal=color, no_color=not color, markup=False, highlight=False)
+    shown = [a for a in outcome.attempts if a.fix.proven or not only_proven]
+    if shown:
+        console.print(_table(shown))
+    for line in _summary(outcome):
+        console.print(line, soft_wrap=True)
+    written = console.file
+    assert isinstance(written, StringIO)
+    text = "".join(line.rstrip() + "\n" for line in written.getvalue().splitlines())
+    for path, edited in sorted(outcome.state.texts.items()):
+        text += "\n" + _colored(diff(text_of(Path(path)), edited, os.path.relpath(path).replace(os.sep, "/")), color)
+    return text + "".join(f"{line}\n" for line in _by_hand(outcome))
+
+
+def _colored(difference: str, color: bool) -> str:
+    """A diff as it is, so that `patch` can read it; with colours at a terminal."""
+    if not color:
+        return difference
+    console = Console(force_terminal=True)
+    with console.capture() as captured:
+        console.print(Syntax(difference.rstrip(), "diff", background_color="default"))
+    return captured.get()
+
+
+def _table(attempts: list[Attempt]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("finding", "fix", "proven", "before → after", "note"):
+        table.add_column(name, overflow="fold", ratio={"before → after": 3, "note": 3}.get(name), no_wrap=name == "proven")
+    for attempt in attempts:
+        finding, fix = attempt.finding, attempt.fix
+        at = f":{finding.location.line}" if finding.location is not None else ""
+        change = f"{fix.before or '?'} → {fix.after or '?'}"
+        table.add_row(
+            f"{finding.code} {finding.name}{at}",
+            fix.name,
+            Text("yes", "green") if fix.proven else Text("no", "red"),
+            one_line(change),
+            one_line(fix.note),
+        )
+    return table
+
+
+def _summary(outcome: Outcome) -> list[str]:
+    """How many findings there were and are."""
+    before, after = (_count(report.findings) for report in (outcome.before, outcome.after))
+    if not before:
+        return ["nothing to fix"]
+    tried = f"{len(outcome.attempts)} tried, {len(outcome.accepted)} proven"
+    return ["", f"{before} errors and warnings → {after}; fixes: {tried}"]
+
+
+def _count(findings: list) -> int:  # type: ignore[type-arg]
+    return sum(f.status == "new" and f.severity is not Severity.INFO for f in findings)
+
+
+def _by_hand(outcome: Outcome) -> list[str]:
+    """What is no edit of a file: a function to call after building, training settings."""
+    lines: list[str] = []
+    if outcome.state.after_build:
+        lines += ["", "The model is built outside its file; call this once it is built:", "", "def repair(model):"]
+        lines += [f"    {line}" for statement in outcome.state.after_build for line in statement.splitlines()]
+    settings = [a.fix for a in outcome.accepted if a.remedy.kind == "training"]
+    if settings:
+        lines += ["", "In the training script:", ""]
+        lines += [f"    {fix.snippet or fix.title}" for fix in settings]
+    return lines

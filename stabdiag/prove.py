@@ -135,7 +135,8 @@ def _apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest,
         settings = remedy.settings(finding, state.request(request))
         if settings is None:
             return None
-        fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
+        tried = ", ".join(f"{name}={value}" for name, value in settings.items())
+        fix.snippet, fix.note = fix.snippet or tried, f"tried with {tried}"
         return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
     target = Path(request.target if Path(request.target).exists() else request.target.rpartition(":")[0])
     if remedy.kind == "model":
@@ -203,7 +204,8 @@ def _judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Non
         if difference > AGREEMENT:
             fix.note = f"changes the outputs by {difference:.1e} of the largest"
             return
-        fix.note = f"outputs agree within {difference:.1e} of the largest" if difference else "outputs are unchanged"
+        agrees = f"outputs agree within {difference:.1e} of the largest" if difference else "outputs are unchanged"
+        fix.note = f"{fix.note}; {agrees}".removeprefix("; ")
     elif not attempt.remedy.keeps_function and attempt.remedy.kind != "training":
         fix.note = f"{fix.note}; changes the function by design".removeprefix("; ")
     fix.proven = True

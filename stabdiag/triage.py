@@ -62,7 +62,9 @@ def _same_place(cause: Finding, symptom: Finding) -> bool:
     if cause.location is not None and symptom.location is not None:
         same_line = (cause.location.path, cause.location.line) == (symptom.location.path, symptom.location.line)
         if same_line or symptom.evidence.get("op_index") in reached:
-            return set(symptom.precisions) <= set(cause.precisions) or not cause.precisions
+            # What is wrong in float32 is wrong everywhere; what shows in one format explains only what shows there.
+            everywhere = not cause.precisions or "float32" in cause.precisions
+            return everywhere or set(symptom.precisions) <= set(cause.precisions)
     if cause.location is None and symptom.location is None and cause.phase == symptom.phase == "step":
         return True  # both are about an optimizer that no line of the file constructs
     return symptom.evidence.get("op_index", -1) in reached

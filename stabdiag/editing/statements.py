@@ -32,9 +32,9 @@ def each(paths: Iterable[str], modules: dict[str, str], lines: Callable[[str], s
         owner, suffix, _ = pattern
         name = "block" if suffix else "layer"
         return [f"for {name} in {owner}:\n{_inside(lines(attribute(suffix, name)))}"]
-    if (owner := _owner_of_all(paths, modules)) is not None:
+    if (sequence := _owner_of_all(paths, modules)) is not None:
         kind = modules[paths[0]]
-        return [f"for layer in {attribute(owner)}:\n    if isinstance(layer, nn.{kind}):\n{_inside(lines('layer'), 2)}"]
+        return [f"for layer in {attribute(sequence)}:\n    if isinstance(layer, nn.{kind}):\n{_inside(lines('layer'), 2)}"]
     if (row := _row(paths)) is not None:
         owner, start, stop, step = row
         return [f"for layer in {attribute(owner)}[{start}:{stop}:{step}]:\n{_inside(lines('layer'))}"]

@@ -15,6 +15,8 @@ from stabdiag.request import ScanRequest
 REPAIRS = ("SD104", "SD801", "SD803")
 KEEPS_FUNCTION = True
 
+CAST = 2.0**15  # the largest scale that the float16 loss of a model cast to float16 can carry
+
 
 def settings(finding: Finding, request: ScanRequest) -> dict[str, Any] | None:
     """The scale that was measured, for float16."""
@@ -23,4 +25,4 @@ def settings(finding: Finding, request: ScanRequest) -> dict[str, Any] | None:
         return None
     if any(p.removeprefix("amp-") != "float16" for p in finding.precisions):
         return None
-    return {"loss_scale": float(scale)}
+    return {"loss_scale": min(float(scale), CAST) if "float16" in finding.precisions else float(scale)}

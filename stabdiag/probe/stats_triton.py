@@ -85,9 +85,7 @@ def _exact(data, out, count, programs, infinity, word: tl.constexpr, block: tl.c
 
 
 @triton.jit
-def _distribution(
-    data, out, sums, count, stride, infinity, mantissa: tl.constexpr, word: tl.constexpr, block: tl.constexpr
-):
+def _distribution(data, out, sums, count, stride, infinity, mantissa: tl.constexpr, word: tl.constexpr, block: tl.constexpr):
     """Moments, smallest magnitude and exponents of one block of the sample."""
     offsets = (tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)) * stride
     mask = offsets < count

@@ -25,9 +25,6 @@ import torch
 from torch import nn
 
 
-explains = ("SD104", "SD106")
-
-
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -113,6 +110,8 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.initialisation import as_code, remedy
 from stabdiag.trace import Trace
 from stabdiag.units import probed
+
+explains = ("SD104", "SD106", "SD702")
 
 LEAST_LAYERS = 4
 

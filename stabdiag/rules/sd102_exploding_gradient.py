@@ -19,9 +19,6 @@ import torch
 from torch import nn
 
 
-explains = ("SD203",)
-
-
 def build_model():
     torch.manual_seed(0)
     layers = []
@@ -96,6 +93,8 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.initialisation import remedy
 from stabdiag.trace import Parameter, Run, Trace
 from stabdiag.units import probed
+
+explains = ("SD203", "SD702")
 
 LEAST_LAYERS = 4
 

@@ -26,9 +26,6 @@ import torch
 from torch import nn
 
 
-explains = ("SD304",)
-
-
 class Denoiser(nn.Module):
     def __init__(self):
         super().__init__()
@@ -104,6 +101,8 @@ from stabdiag.formats import Format, format_of
 from stabdiag.graph import main_path
 from stabdiag.scale import scale_of_tensors
 from stabdiag.trace import Op, Parameter, Run, Trace
+
+explains = ("SD304", "SD106")
 
 FIRST_SCALE = 2.0**16
 NOISE = 10.0

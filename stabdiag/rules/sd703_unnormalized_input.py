@@ -172,8 +172,10 @@ def check(
 def _judge(
     run: Run, op: Op, fact: dict[str, Any], share: float, mean_square: float, ratio: float, error_ratio: float
 ) -> tuple[Severity, str, str] | None:
-    if fact["nonfinite"]:
+    if fact["nonfinite"] and any(run.values[i].kind == "input" for i in map(run.behind_views, op.inputs)):
         return Severity.ERROR, f"{fact['nonfinite']} of {fact['elements']} input elements are NaN or infinite", "not finite"
+    if fact["nonfinite"]:
+        return None  # made on the way from the data to this layer: SD301 names the op
     _, normalised = behind(run, op)
     result = run.output_of(op)
     made = result.stats.rms if result is not None and result.stats is not None else 0.0

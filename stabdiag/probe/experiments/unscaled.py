@@ -3,7 +3,7 @@
 Statistics of parameter gradients alone do not tell: a gradient that is flushed to zero at the loss never reaches the parameters
 whose own gradients would be large enough. Runs only where the float32 run shows gradients below the format's range.
 
-With a loss scale in the request the loss is scaled by it, as a fix on trial asks for: an element that is not zero then is not lost.
+With a loss scale in the request the loss is scaled by it, as a fix on trial asks for; what is not zero then is not lost.
 
 Writes `trace.experiments["unscaled"]`: precision -> step -> parameter name -> {"elements", "lost"}: elements of the reference
 gradient that are not zero, and the share of its energy (sum of squares) in elements that the format turned into zero.

@@ -22,7 +22,7 @@ WRITES_A_CONSTANT = frozenset(
 HEALED_WRONG = 0.5  # relative error of a finite result made from a non-finite one; an unharmed result has at most a few u
 
 
-@dataclass
+@dataclass(eq=False)
 class Birth:
     """One origin of non-finite values.
 
@@ -58,8 +58,8 @@ def births(run: Run) -> list[Birth]:
             continue
         bad = [run.values[v] for v in op.outputs if _nonfinite(run.values[v])]
         if not bad:
-            for birth in dict.fromkeys(map(id, poisoned)):
-                next(b for b in poisoned if id(b) == birth).healed.append(op.index)
+            for birth in dict.fromkeys(poisoned):
+                birth.healed.append(op.index)
             continue
         nan = any(v.stats is not None and v.stats.nan for v in bad)
         birth_of = _birth(run, op, bad[0], nan, poisoned)

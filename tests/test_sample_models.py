@@ -16,11 +16,11 @@ HEALTHY = sorted((SAMPLES / "healthy").glob("*.py"))
 
 
 def expected(path: Path) -> set[tuple[str, int]]:
-    """(code, line) of every `# expect: SD201, SD103` comment."""
+    """(code, line) of every `# expect: SD201, SD103` comment; `# expect-anywhere` stands for a finding without a line (0)."""
     found = set()
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        if marked := re.search(r"# expect: ([SD\d, ]+)", line):
-            found |= {(code.strip(), number) for code in marked[1].split(",")}
+        if marked := re.search(r"# expect(-anywhere)?: ([SD\d, ]+)", line):
+            found |= {(code.strip(), 0 if marked[1] else number) for code in marked[2].split(",")}
     return found
 
 

@@ -10,7 +10,7 @@ class Net(nn.Module):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 32, 3)
         self.fc = nn.Linear(32, 4)
-        nn.init.constant_(self.conv1.weight, 0.1)
+        nn.init.constant_(self.conv1.weight, 0.1)  # expect: SD701
         nn.init.constant_(self.conv2.weight, 0.02)
 
     def forward(self, x):

@@ -10,7 +10,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
         self.fc = nn.Linear(64, 10)
-        nn.init.constant_(self.conv2.bias, -8.0)
+        nn.init.constant_(self.conv2.bias, -8.0)  # expect: SD201
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)

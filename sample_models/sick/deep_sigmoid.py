@@ -12,5 +12,5 @@ class DeepSigmoid(nn.Module):
 
     def forward(self, x):
         for layer in self.layers:
-            x = torch.sigmoid(layer(x))
+            x = torch.sigmoid(layer(x))  # expect: SD101
         return self.head(x)

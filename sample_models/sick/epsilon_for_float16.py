@@ -11,7 +11,7 @@ class Normalised(nn.Module):
 
     def forward(self, x):
         h = self.encode(x)
-        h = h / (h.norm(dim=-1, keepdim=True) + 1e-8)
+        h = h / (h.norm(dim=-1, keepdim=True) + 1e-8)  # expect: SD505
         return self.head(h)
 
 

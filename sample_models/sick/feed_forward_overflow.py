@@ -16,7 +16,7 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x):
         h = self.norm(x)
-        return x + self.down(F.gelu(self.gate(h)) * self.up(h))
+        return x + self.down(F.gelu(self.gate(h)) * self.up(h))  # expect: SD302
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ class Pooling(nn.Module):
     def forward(self, tokens):
         x = self.embedding(tokens)
         scores = self.score(x).squeeze(-1)
-        scores = scores.masked_fill(tokens == 0, float("-inf"))
+        scores = scores.masked_fill(tokens == 0, float("-inf"))  # expect: SD403
         weights = torch.softmax(scores, dim=-1)
         return self.output((weights.unsqueeze(-1) * x).sum(1))
 

@@ -19,4 +19,4 @@ def example_inputs():
 
 
 def loss(probabilities):
-    return F.nll_loss(torch.log(probabilities), torch.arange(48) % 6)
+    return F.nll_loss(torch.log(probabilities), torch.arange(48) % 6)  # expect: SD601

@@ -12,7 +12,7 @@ class MaskedAttention(nn.Module):
 
     def forward(self, x, mask):
         scores = self.query(x) @ self.key(x).transpose(1, 2) * x.shape[-1] ** -0.5
-        scores = scores.masked_fill(mask[:, None] == 0, -1e9)
+        scores = scores.masked_fill(mask[:, None] == 0, -1e9)  # expect: SD305
         return self.output((scores.softmax(-1) @ self.value(x)).mean(1))
 
 

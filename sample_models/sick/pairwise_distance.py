@@ -13,7 +13,7 @@ class Embedder(nn.Module):
     def forward(self, x):
         z = self.net(x)
         difference = z[:, None] - z[None]
-        return torch.sqrt(difference.pow(2).sum(-1))
+        return torch.sqrt(difference.pow(2).sum(-1))  # expect: SD606
 
 
 def example_inputs():

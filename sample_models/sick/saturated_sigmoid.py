@@ -10,7 +10,7 @@ class Scorer(nn.Module):
         self.hidden, self.output = nn.Linear(20, 64), nn.Linear(64, 3)
 
     def forward(self, sensors):
-        return self.output(torch.sigmoid(self.hidden(sensors)))
+        return self.output(torch.sigmoid(self.hidden(sensors)))  # expect: SD202, SD703
 
 
 def example_inputs():

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class TwoHeads(nn.Module):
+class TwoHeads(nn.Module):  # expect-anywhere: SD106
     def __init__(self):
         super().__init__()
         self.encode, self.decode = nn.Linear(64, 16), nn.Linear(16, 64)
@@ -22,4 +22,4 @@ def example_inputs():
 
 def loss(output):
     reconstruction, energy = output
-    return F.mse_loss(reconstruction, example_inputs().to(reconstruction)) + 1e-8 * energy.square().mean()
+    return F.mse_loss(reconstruction, example_inputs().to(reconstruction)) + 1e-8 * energy.square().mean()  # expect: SD104

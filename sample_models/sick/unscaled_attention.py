@@ -15,7 +15,7 @@ class Attention(nn.Module):
 
     def forward(self, x):
         x = self.norm(x)
-        scores = self.query(x) @ self.key(x).transpose(1, 2)
+        scores = self.query(x) @ self.key(x).transpose(1, 2)  # expect: SD405
         return self.output((scores.softmax(dim=-1) @ self.value(x)).mean(1))
 
 

@@ -8,10 +8,10 @@ def build_model():
     torch.manual_seed(0)
     layers = []
     for _ in range(8):
-        layers += [nn.Linear(128, 128), nn.ReLU()]
+        layers += [nn.Linear(128, 128), nn.ReLU()]  # expect: SD302
     model = nn.Sequential(*layers, nn.Linear(128, 1))
     for module in model:
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight)
+            nn.init.normal_(module.weight)  # expect: SD102
             nn.init.zeros_(module.bias)
     return model

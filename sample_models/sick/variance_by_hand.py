@@ -7,7 +7,7 @@ from torch import nn
 class Standardise(nn.Module):
     def forward(self, x):
         mean = x.mean(1, keepdim=True)
-        variance = (x * x).mean(1, keepdim=True) - mean * mean
+        variance = (x * x).mean(1, keepdim=True) - mean * mean  # expect: SD609
         return (x - mean) / torch.sqrt(variance + 1e-3)
 
 

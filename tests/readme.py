@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import os
 import re
-from contextlib import redirect_stdout
+import subprocess
+import sys
 from pathlib import Path
 
 from stabdiag.rule import all_rules
@@ -21,12 +22,10 @@ def rule_table() -> str:
 
 def output(arguments: str) -> str:
     """What a command prints on stdout, as a fenced block."""
-    from stabdiag.cli import run
-
-    text = io.StringIO()
-    with redirect_stdout(text):
-        run(arguments.split())
-    return f"```\n$ stabdiag {arguments}\n{text.getvalue().rstrip()}\n```"
+    environment = dict(os.environ, COLUMNS="100", NO_COLOR="1")
+    command = [sys.executable, "-m", "stabdiag", *arguments.split()]
+    text = subprocess.run(command, capture_output=True, text=True, cwd=README.parent, env=environment, check=False).stdout
+    return f"```\n$ stabdiag {arguments}\n{text.rstrip()}\n```"
 
 
 def generated(text: str) -> str:

@@ -88,7 +88,6 @@ def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, 
         source = _source(target, state)
         text = insert(source, report.subject.name, statements) if source is not None else None
         if text is None or source is None:
-            fix.note = "the model is built outside this file: call this once it is built"
             return Attempt(finding, fix, remedy, replace(state, after_build=[*state.after_build, *statements]))
         return _edited(finding, fix, remedy, state, target, source.text, text)
     path = _resolved(finding.location.path if finding.location is not None else "", target)

@@ -9,6 +9,7 @@ from stabdiag.finding import Finding, Severity
 from stabdiag.measured import measured
 from stabdiag.report import SubjectReport
 
+OUTSIDE = "the model is built outside this file: call this once it is built"
 AGREEMENT = 1e-4
 """Largest difference of outputs, relative to the largest original one, that an edit which keeps the function may make.
 
@@ -47,7 +48,7 @@ def _refusal(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> s
 
 def _what_changed(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> str:
     """What an author wants to know about a proven fix."""
-    note = attempt.fix.note
+    note = "" if attempt.fix.diff or not attempt.state.after_build else OUTSIDE
     difference = _difference(before.output_sample, after.output_sample)
     if not _keeps_function(attempt):
         if all(remedy.kind == "training" for remedy in attempt.remedies):

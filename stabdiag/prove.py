@@ -2,7 +2,8 @@
 
 Proven means: the finding is gone, no new error appeared, and the outputs are what they were where they were finite (or the
 remedy changes the function by design and says so). Fixes are accepted one after the other on top of what was accepted before,
-so that those which interact are proven together; where none helps alone, pairs are tried.
+so that those which interact are proven together; where none helps alone, pairs are tried. Training settings come last, for what
+no edit of the model repairs: an edit that makes one unnecessary is the smaller fix.
 
 A candidate is first scanned in the finding's widest precision with one batch and one initialisation, which is a third of the
 work, and in full only when it stands that.
@@ -59,16 +60,17 @@ def prove(
     """
     before = before or scan(request)
     outcome = Outcome(before, before, [], [], State())
-    given_up: set[tuple[str, str, str]] = set()
-    while (finding := _next(outcome.after, wanted, given_up)) is not None:
-        for attempt in _tries(finding, outcome, request, scan):
-            outcome.attempts.append(attempt)
-            if attempt.fix.proven and attempt.report is not None:
-                outcome.accepted.append(attempt)
-                outcome.state, outcome.after = attempt.state, attempt.report
-                break
-        else:
-            given_up.add(_key(finding))
+    for kinds in (("source", "model"), ("training",)):
+        given_up: set[tuple[str, str, str]] = set()
+        while (finding := _next(outcome.after, wanted, given_up)) is not None:
+            for attempt in _tries(finding, outcome, request, scan, kinds):
+                outcome.attempts.append(attempt)
+                if attempt.fix.proven and attempt.report is not None:
+                    outcome.accepted.append(attempt)
+                    outcome.state, outcome.after = attempt.state, attempt.report
+                    break
+            else:
+                given_up.add(_key(finding))
     outcome.attempts.sort(key=lambda a: a not in outcome.accepted)
     return outcome
 
@@ -96,14 +98,16 @@ def _key(finding: Finding) -> tuple[str, str, str]:
     return (finding.code, finding.module, finding.op)
 
 
-def _tries(finding: Finding, outcome: Outcome, request: ScanRequest, scan: Scan) -> Iterator[Attempt]:
+def _tries(finding: Finding, outcome: Outcome, request: ScanRequest, scan: Scan, kinds: tuple[str, ...]) -> Iterator[Attempt]:
     """Attempts with their verdicts: each remedy by itself, then pairs of those that broke nothing."""
     alone: list[Attempt] = []
-    for attempt in islice(candidates(finding, outcome.state, request, outcome.after), TRIES_PER_FINDING):
+    possible = (a for a in candidates(finding, outcome.state, request, outcome.after) if a.remedy.kind in kinds)
+    for attempt in islice(possible, TRIES_PER_FINDING):
         _try(attempt, outcome.after, request, scan)
         alone.append(attempt)
         yield attempt
-    yield from islice(_pairs(finding, alone, outcome.after, request, scan), PAIRS_PER_FINDING)
+    if "source" in kinds:
+        yield from islice(_pairs(finding, alone, outcome.after, request, scan), PAIRS_PER_FINDING)
 
 
 def _pairs(

@@ -75,7 +75,8 @@ def _summary(outcome: Outcome) -> list[str]:
     if not before:
         return ["nothing to fix"]
     tried = f"{len(outcome.attempts)} tried, {len(outcome.accepted)} proven"
-    return ["", f"{before} errors and warnings → {after}; fixes: {tried}"]
+    what = "error or warning" if before == 1 else "errors and warnings"
+    return ["", f"{before} {what} → {after}; fixes: {tried}"]
 
 
 def _count(findings: list) -> int:  # type: ignore[type-arg]

@@ -139,7 +139,9 @@ def _place(source: Source, match: Match, name: str, edit: _Edit) -> bool:
         edit.texts[name] = code
         return True
     if any(step.assign is None for step in way):
-        return len([n for n in together if flow.names_in(source, match.bound[n])]) == 1 and _lift(source, match, name, edit)
+        into = [step.assign is None for step in way].index(True)  # names of the loss are written out, those of the model stay
+        alone = len([n for n in together if flow.names_in(source, match.bound[n])]) == 1
+        return alone and _lift(source, match, name, way[into:], edit)
     dead = {id(line) for line in _dead(source, match, [])}
     gone = way[-1].assign is not None and id(source.statement(way[-1].assign)) in dead
     dropped = [s.assign for s in match.steps if s.assign is not None and id(source.statement(s.assign)) in dead]
@@ -148,18 +150,17 @@ def _place(source: Source, match: Match, name: str, edit: _Edit) -> bool:
         edit.texts[name] = code
         return True
     if gone and len(together) == 1:
-        return _lift(source, match, name, edit)
+        return _lift(source, match, name, way, edit)
     return _named(source, way[-1], node, name, edit)
 
 
-def _lift(source: Source, match: Match, name: str, edit: _Edit) -> bool:
+def _lift(source: Source, match: Match, name: str, way: tuple[Step, ...], edit: _Edit) -> bool:
     """Take the operation out of the place where the followed name gets its value; the name stands for its operand then."""
-    node, way = match.bound[name], match.way[name]
+    node = match.bound[name]
     first, last = way[0], way[-1]
     inner = source.code(node)
     for step in way[1:]:
-        assert step.assign is not None
-        if len(flow.uses(source, step.assign)) > 1:
+        if step.assign is not None and len(flow.uses(source, step.assign)) > 1:
             return False
     if first.assign is not None and isinstance(last.assign, cst.Assign) and source.code(last.assign.targets[0].target) == inner:
         line = source.statement(last.assign)

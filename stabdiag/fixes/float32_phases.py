@@ -6,6 +6,8 @@ cast together with the model, a plain attribute is not; cosine and sine are cast
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import libcst as cst
 
 from stabdiag.editing import flow
@@ -28,8 +30,20 @@ def edit(source: Source, finding: Finding) -> str | None:
                     continue
                 if source.around(call, cst.ClassDef) is owner and len(call.args) > 1:
                     value = source.code(call.args[1].value)
-                    return source.replaced((call, f"self.{part.attr.value} = {value}"))
+                    moved = [(use, f"{source.code(use)}.to({x}.device)") for use, x in _uses(source, part, owner)]
+                    return source.replaced((call, f"self.{part.attr.value} = {value}"), *moved)
     return None
+
+
+def _uses(source: Source, part: cst.Attribute, owner: cst.ClassDef | None) -> Iterator[tuple[cst.Attribute, str]]:
+    """Where the methods of the class read the attribute, and their first argument: a plain attribute stays on its device."""
+    for use in source.all(cst.Attribute, part.deep_equals):
+        method = source.around(use, cst.FunctionDef)
+        if method is None or source.around(use, cst.ClassDef) is not owner or method.name.value == "__init__":
+            continue
+        arguments = [p.name.value for p in method.params.params if p.name.value != "self"]
+        if arguments:
+            yield use, arguments[0]
 
 
 def _parts(source: Source, node: cst.BaseExpression) -> list[cst.Attribute]:

@@ -30,7 +30,7 @@ def edit(source: Source, finding: Finding) -> str | None:
         if isinstance(node, cst.BaseNumber | cst.Name | cst.Attribute) and is_epsilon(source, node):
             literals = {id(n): n for n in _literals(source, node) if 0 < (number(n) or 0.0) < _ENOUGH}
             if literals:
-                return source.replaced(*((n, f"{_ENOUGH:g}") for n in literals.values()))
+                return source.replaced(*((n, "1e-4") for n in literals.values()))
     return None
 
 

@@ -201,9 +201,9 @@ def _fixes(run: Run, birth: Birth, op: Op) -> Iterator[Fix]:
             "guarded-division", "keep the divisor away from 0", f"{operand(at, 'a')} / {operand(at, 'b', 1)}.clamp_min(1e-4)"
         )
     elif op.name in ("exp", "expm1", "exp_"):
-        yield Fix("bounded-exp", "bound the exponent", f"torch.exp({operand(at, 'x')}.clamp(max=10.0))")
+        yield Fix("clamp-exponent", "bound the exponent", f"torch.exp({operand(at, 'x')}.clamp(max=10.0))")
     elif op.name in ("_softmax", "_log_softmax"):
-        yield Fix("unmasked-key", "leave at least one finite score in every row", "mask[..., 0] = True")
+        yield Fix("unmask-one-key", "leave at least one finite score in every row", "mask[..., 0] = True")
     elif op.name in ("mean", "nll_loss_forward", "nll_loss2d_forward", "var", "std", "var_mean"):
         yield Fix("non-empty-reduction", "do not average over an empty set", "loss.sum() / count.clamp_min(1)")
     if run.precision != "float32":

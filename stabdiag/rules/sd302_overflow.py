@@ -186,10 +186,10 @@ def _fixes(op: Op, precision: str) -> Iterator[Fix]:
     at = op.location
     if op.name in _PRODUCTS and is_product(at):
         a, b = operand(at, "q"), operand(at, "k", 1)
-        yield Fix("scale-before-product", "scale one factor before the product instead of the result", f"({a} * scale) @ {b}")
+        yield Fix("scale-before", "scale one factor before the product instead of the result", f"({a} * scale) @ {b}")
     elif op.name in _PRODUCTS:
         yield Fix(
-            "smaller-weights", "initialise the layer with the gain of its activation", "nn.init.kaiming_normal_(layer.weight)"
+            "kaiming-init", "initialise the layer with the gain of its activation", "nn.init.kaiming_normal_(layer.weight)"
         )
     yield Fix("float32-island", "compute this expression in float32 and cast the result", in_float32(op))
     if format_of(precision).name == "float16":

@@ -159,6 +159,6 @@ def _finding(trace: Trace, run: Run, op: Op, severity: Severity, message: str, l
         evidence={"op_index": op.index, "share": lost, "reaches": [op.index]},
         fixes=[
             Fix("float32-island", "compute it in float32", in_float32(op)),
-            Fix("scale-up", "scale the loss before it is computed in float16", "scaler = torch.amp.GradScaler()"),
+            Fix("loss-scaling", "scale the loss before it is computed in float16", "scaler = torch.amp.GradScaler()"),
         ],
     )

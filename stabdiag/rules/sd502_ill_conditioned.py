@@ -129,7 +129,7 @@ def check(trace: Trace, *, warning: float = 100.0, output_error: float = 0.1) ->
         evidence={"condition": kappa, "growth": growth, "layers": layers},
         fixes=[
             Fix(
-                "smaller-gain", "initialise with the gain of the nonlinearity", "nn.init.xavier_normal_(layer.weight, gain=1.0)"
+                "xavier-init", "initialise with the gain of the nonlinearity", "nn.init.xavier_normal_(layer.weight, gain=1.0)"
             ),
             Fix("residual", "add a residual connection or a normalisation", "x = x + layer(norm(x))"),
         ],

@@ -120,5 +120,5 @@ def _fixes(found: Judgement) -> list[Fix]:
     clamp = Fix("clamp-exponent", "bound the exponent, not its exp", f"torch.{name}(({z}).clamp(max=20.0))")
     if found.expression.form == SIGMOID_BY_HAND:
         return [Fix("sigmoid", "use the stable function", f"torch.sigmoid(-({z}))")]
-    softplus = Fix("softplus", "or grow linearly", f"F.softplus({z})")
+    softplus = Fix("positive", "or grow linearly", f"F.softplus({z})")
     return [clamp] if found.expression.form == LATE_CLAMP else [clamp, softplus]

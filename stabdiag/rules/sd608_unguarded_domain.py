@@ -110,16 +110,16 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 def _fixes(found: Judgement, operand: str) -> list[Fix]:
     if found.expression.form == QUOTIENT:
         return [
-            Fix("epsilon", "keep the denominator from 0", f"({operand}).clamp(min=1e-6)"),
+            Fix("guarded-division", "keep the denominator from 0", f"({operand}).clamp(min=1e-6)"),
             Fix("positive", "make it positive", f"F.softplus({operand}) + 1e-6"),
         ]
     if found.expression.form == POWER:
-        return [Fix("clamp", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
+        return [Fix("guarded-root", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
     cause = found.cause
     if cause is not None and cause.name.strip("_") == "exp":
         return [Fix("cancel-log-exp", "work with the logarithm itself", f"{argument(cause) or 'exponent'}")]
     return [
-        Fix("clamp", "keep the operand from 0", f"torch.{found.op.name.strip('_')}(({operand}).clamp(min=1e-6))"),
-        Fix("softplus", "make it positive", f"torch.{found.op.name.strip('_')}(F.softplus({operand}) + 1e-6)"),
+        Fix("guarded-log", "keep the operand from 0", f"torch.{found.op.name.strip('_')}(({operand}).clamp(min=1e-6))"),
+        Fix("positive", "make it positive", f"torch.{found.op.name.strip('_')}(F.softplus({operand}) + 1e-6)"),
         Fix("xlogy", "x·log x that is 0 at 0", f"torch.xlogy(x, {operand})"),
     ]

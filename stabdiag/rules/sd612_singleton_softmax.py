@@ -114,7 +114,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             label=f"always {constant}",
             evidence={"op_index": op.index, "dim": dim, "shape": list(logits.shape)},
             fixes=[
-                Fix("sigmoid", "a single logit wants a sigmoid", f"torch.sigmoid({z})"),
+                Fix("sigmoid-for-softmax", "a single logit wants a sigmoid", f"torch.sigmoid({z})"),
                 Fix("right-dimension", "or normalise over the other dimension", f"torch.softmax({z}, dim=1)"),
             ],
         )

@@ -201,7 +201,7 @@ def _finding(
     means = [s / rows for s in fact["sum"]]
     x = names[0] if names and names[0].isidentifier() else "x"
     dims = "(0, 2, 3), keepdim=True" if len(run.values[op.outputs[0]].shape) == 4 else "0"
-    fixes = [Fix("standardise", "standardise the features", f"{x} = ({x} - {x}.mean({dims})) / {x}.std({dims})")]
+    fixes = [Fix("standardise-data", "standardise the features", f"{x} = ({x} - {x}.mean({dims})) / {x}.std({dims})")]
     stats = next((v.stats for v in run.values if v.kind == "input" and v.name in names and v.stats is not None), None)
     if stats is not None and stats.min >= 0 and 2 < stats.max <= 255:
         fixes.insert(0, Fix("scale-pixels", "bring pixels to -1 … 1", f"{x} = {x} / 127.5 - 1"))

@@ -119,7 +119,7 @@ def check(trace: Trace) -> Iterator[Finding]:
                 Fix(
                     "float32-island", "keep this module and its buffers in float32", f"model.{module}.float()" if module else ""
                 ),
-                Fix("input-standardisation", "bring its input to unit scale", ""),
+                Fix("standardise-input", "bring its input to unit scale", ""),
             ],
         )
 

@@ -52,6 +52,14 @@ EDITS: list[tuple[str, str, str]] = [
         FORWARD.format("torch.sigmoid(self.fc(x))", "-(y * «torch.log(out)» + (1 - y) * torch.log(1 - out)).sum()"),
         FORWARD.format("self.fc(x)", 'F.binary_cross_entropy_with_logits(out, y, reduction="sum")'),
     ),
+    (
+        "bce-with-logits",
+        FORWARD.format("torch.sigmoid(self.fc(x))", "0").replace(
+            "    return 0",
+            "    a = y * «torch.log(out)»\n    b = (1 - y) * torch.log(1 - out)\n    return -(a + b).mean()",
+        ),
+        FORWARD.format("self.fc(x)", "F.binary_cross_entropy_with_logits(out, y)"),
+    ),
     ("logsigmoid", "y = «torch.log(torch.sigmoid(z))»", "y = F.logsigmoid(z)"),
     ("logsigmoid", "y = «torch.log(1 - torch.sigmoid(a + b))»", "y = F.logsigmoid(-(a + b))"),
     ("logsigmoid", "y = «torch.log(1e-10 + 1 - z.sigmoid())»", "y = F.logsigmoid(-z)"),
@@ -158,12 +166,12 @@ EDITS: list[tuple[str, str, str]] = [
         "s = s.masked_fill(a, -math.inf)\ns = s.masked_fill(b, -math.inf)\np = «s.softmax(-1)»",
         "s = s.masked_fill((a | b) & ~(a | b).all(-1, keepdim=True), -math.inf)\np = s.softmax(-1)",
     ),
-    ("larger-epsilon", "y = x / («x.norm() + 1e-8»)", "y = x / (x.norm() + 0.0001)"),
+    ("larger-epsilon", "y = x / («x.norm() + 1e-8»)", "y = x / (x.norm() + 1e-4)"),
     (
         "larger-epsilon",
         "class Norm(nn.Module):\n    def __init__(self, eps=1e-12):\n        self.w, self.eps = 1, eps\n\n"
         "    def forward(self, x):\n        return x / torch.sqrt(«x.var() + self.eps»)\n",
-        "class Norm(nn.Module):\n    def __init__(self, eps=0.0001):\n        self.w, self.eps = 1, eps\n\n"
+        "class Norm(nn.Module):\n    def __init__(self, eps=1e-4):\n        self.w, self.eps = 1, eps\n\n"
         "    def forward(self, x):\n        return x / torch.sqrt(x.var() + self.eps)\n",
     ),
     ("stable-form", "y = torch.log(«1 - p + 1e-8»)", "y = torch.log((1 - p).clamp_min(1e-6))"),
@@ -192,7 +200,7 @@ EDITS: list[tuple[str, str, str]] = [
         'class Rope(nn.Module):\n    def __init__(self, d):\n        self.register_buffer("f", 1.0 / d)\n\n'
         "    def forward(self, x):\n        t = torch.outer(x, self.f)\n        return «t.sin()»\n",
         "class Rope(nn.Module):\n    def __init__(self, d):\n        self.f = 1.0 / d\n\n"
-        "    def forward(self, x):\n        t = torch.outer(x, self.f)\n        return t.sin()\n",
+        "    def forward(self, x):\n        t = torch.outer(x, self.f.to(x.device))\n        return t.sin()\n",
     ),
     ("gelu-function", "h = «torch.sigmoid(h)»", "h = F.gelu(F.layer_norm(h, h.shape[-1:]))"),
     ("leaky-relu-function", "h = «F.relu(f(h))»", "h = F.leaky_relu(f(h), 0.01)"),

@@ -1,0 +1,26 @@
+"""Weigh and reduce the loss in float32.
+
+A mean over many elements, or a small weight, makes gradients that float16 cannot hold; in float32 they are cast where they are
+large enough. A loss scale repairs the rest.
+"""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from stabdiag.editing.source import Source
+from stabdiag.finding import Finding
+
+REPAIRS = ("SD104", "SD302", "SD304", "SD105")
+KEEPS_FUNCTION = True
+
+
+def edit(source: Source, finding: Finding) -> str | None:
+    """Cast what `loss` is given, where that is one tensor."""
+    loss = next((f for f in source.tree.body if isinstance(f, cst.FunctionDef) and f.name.value == "loss"), None)
+    if loss is None or not loss.params.params or not isinstance(loss.body, cst.IndentedBlock):
+        return None
+    name = loss.params.params[0].name.value
+    if f"{name}.float()" in source.code(loss):
+        return None
+    return source.spliced([source.before(loss.body.body[0], [f"{name} = {name}.float()"])])

@@ -39,20 +39,29 @@ def _merge(findings: list[Finding]) -> list[Finding]:
 
 
 def _fold(findings: list[Finding]) -> list[Finding]:
-    """Drop findings that another one at the same place explains (`explains` of its rule), keeping their codes as evidence."""
+    """Drop findings that another one explains (`explains` of its rule), keeping their codes as evidence of the last cause."""
     rules = all_rules()
-    kept: list[Finding] = []
+    causes: dict[int, Finding] = {}
     for finding in findings:
-        cause = next(
-            (f for f in findings if f is not finding and finding.code in rules[f.code].explains and _same_place(f, finding)),
-            None,
-        )
-        if cause is None:
+        for other in findings:
+            if other is not finding and finding.code in rules[other.code].explains and _same_place(other, finding):
+                causes[id(finding)] = other
+                break
+    kept = [finding for finding in findings if id(finding) not in causes]
+    for finding in findings:
+        if id(finding) not in causes:
+            continue
+        cause, passed = causes[id(finding)], {id(finding)}
+        while id(cause) in causes and id(cause) not in passed:
+            passed.add(id(cause))
+            cause = causes[id(cause)]
+        if id(cause) in causes:  # two rules explain each other: the first stays
             kept.append(finding)
-        else:
-            cause.evidence.setdefault("consequences", []).append(finding.code)
-            if finding.severity.rank > cause.severity.rank:
-                cause.severity = finding.severity
+            del causes[id(finding)]
+            continue
+        cause.evidence.setdefault("consequences", []).append(finding.code)
+        if finding.severity.rank > cause.severity.rank:
+            cause.severity = finding.severity
     return kept
 
 
@@ -62,9 +71,7 @@ def _same_place(cause: Finding, symptom: Finding) -> bool:
     if cause.location is not None and symptom.location is not None:
         same_line = (cause.location.path, cause.location.line) == (symptom.location.path, symptom.location.line)
         if same_line or symptom.evidence.get("op_index") in reached:
-            # What is wrong in float32 is wrong everywhere; what shows in one format explains only what shows there.
-            everywhere = not cause.precisions or "float32" in cause.precisions
-            return everywhere or set(symptom.precisions) <= set(cause.precisions)
+            return set(symptom.precisions) <= set(cause.precisions) or not cause.precisions
     if cause.location is None and symptom.location is None and cause.phase == symptom.phase == "step":
         return True  # both are about an optimizer that no line of the file constructs
     return symptom.evidence.get("op_index", -1) in reached

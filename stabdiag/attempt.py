@@ -11,7 +11,7 @@ from typing import Any
 from libcst import ParserSyntaxError
 
 from stabdiag.editing.built import insert
-from stabdiag.editing.source import Source, diff
+from stabdiag.editing.source import Source, diff, text_of
 from stabdiag.finding import Finding, Fix
 from stabdiag.remedy import Remedy, remedies_for
 from stabdiag.report import SubjectReport
@@ -121,11 +121,11 @@ def _source(path: Path, state: State) -> Source | None:
     if not path.is_file() or {"site-packages", "dist-packages"} & set(path.resolve().parts):
         return None
     try:
-        return _parsed(path, state.texts.get(str(path.resolve())))
+        return _parsed(path.as_posix(), state.texts.get(str(path.resolve())) or text_of(path))
     except (OSError, SyntaxError, UnicodeDecodeError, ParserSyntaxError):
         return None
 
 
 @lru_cache(maxsize=8)
-def _parsed(path: Path, text: str | None) -> Source:
-    return Source.read(path) if text is None else Source(path.as_posix(), text)
+def _parsed(path: str, text: str) -> Source:
+    return Source(path, text)

@@ -89,7 +89,8 @@ def all_remedies() -> dict[str, Remedy]:
 def remedies_for(finding: Finding) -> Iterator[Remedy]:
     """Those that may repair a finding: first the ones its rule names, in that order, then the others for its code."""
     remedies = all_remedies()
-    named = [fix.name for fix in finding.fixes if fix.name in remedies]
+    wanted = [name for fix in finding.fixes for name in (fix.name, f"{fix.name}-function")]  # the module, the call
+    named = [name for name in wanted if name in remedies]
     others = [name for name, remedy in remedies.items() if finding.code in remedy.repairs and name not in named]
     others.sort(key=lambda name: (remedies[name].kind != "source", not remedies[name].keeps_function))
     for name in (*named, *others):

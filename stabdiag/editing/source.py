@@ -40,11 +40,6 @@ class Source:
         self.positions: dict[cst.CSTNode, CodeRange] = dict(wrapper.resolve(PositionProvider))
         self.parents: dict[cst.CSTNode, cst.CSTNode] = dict(wrapper.resolve(ParentNodeProvider))
 
-    @classmethod
-    def read(cls, path: Path) -> Source:
-        """A file, in the encoding that it declares. Raises OSError, SyntaxError and UnicodeDecodeError."""
-        return cls(path.as_posix(), text_of(path))
-
     @cached_property
     def lines(self) -> list[str]:
         """The lines of the text, with their ends."""

@@ -25,7 +25,7 @@ COMMENTS = st.lists(
 def test_what_surrounds_an_edit_survives(
     example: tuple[str, str, str], above: list[str], below: list[str], newline: str, open_end: bool
 ) -> None:
-    remedy, before, after = example
+    remedy, before, _ = example
     header = "\n".join([HEADER.strip("\n"), *above, "", ""])
     text, at = marked(before, header)
     text += "\n" + "\n".join(below) + ("" if open_end else "\n")

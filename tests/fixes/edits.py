@@ -202,7 +202,12 @@ EDITS: list[tuple[str, str, str]] = [
         "class Rope(nn.Module):\n    def __init__(self, d):\n        self.f = 1.0 / d\n\n"
         "    def forward(self, x):\n        t = torch.outer(x, self.f.to(x.device))\n        return t.sin()\n",
     ),
-    ("gelu-function", "h = «torch.sigmoid(h)»", "h = F.gelu(F.layer_norm(h, h.shape[-1:]))"),
+    ("replace-activation-function", "h = «torch.sigmoid(h)»", "h = F.gelu(F.layer_norm(h, h.shape[-1:]))"),
+    (
+        "replace-activation-function",
+        "for f in layers:\n    x = «torch.tanh(f(x))»",
+        "for f in layers:\n    hidden = f(x)\n    x = F.gelu(F.layer_norm(hidden, hidden.shape[-1:]))",
+    ),
     ("leaky-relu-function", "h = «F.relu(f(h))»", "h = F.leaky_relu(f(h), 0.01)"),
     (
         "standardise-data",

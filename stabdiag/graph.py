@@ -134,7 +134,7 @@ def _find_chain(run: Run) -> tuple[list[int], list[int]]:
             distance[index] = 1 + max(distance[i] for i in successors[index])
         before = set()
         if run.ops[index].name != "detach":  # the author cut the signal here
-            before = {run.values[v].op for v in run.ops[index].inputs if _carries_signal(run.values[v])}
+            before = {run.values[v].op for v in run.ops[index].inputs if _carries_signal(run, run.values[v])}
             before.discard(None)
         made: Any
         for made in before:
@@ -166,8 +166,16 @@ def _reads_input(run: Run, index: int) -> bool:
     return False
 
 
-def _carries_signal(value: Value) -> bool:
-    return value.dtype.startswith(("float", "bfloat", "complex"))
+def _carries_signal(run: Run, value: Value) -> bool:
+    """Whether a value may hand a gradient back.
+
+    Floats do, and so does what was compared or rounded from a float that has a gradient: the forward of a spiking unit or of a
+    quantiser with a surrogate gradient.
+    """
+    if value.dtype.startswith(("float", "bfloat", "complex")):
+        return True
+    made_by = None if value.op is None else run.ops[value.op]
+    return made_by is not None and any(v.gradient is not None for v in run.inputs_of(made_by))
 
 
 def _place(index: int, successors: list[int], depth: dict[int, int], parent: dict[int, int]) -> None:

@@ -167,6 +167,7 @@ def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
             "decades_per_layer": round(course.slope, 4),
             "layers": len(course.norms),
             "log10_norms": [round(v, 3) for v in course.logs],
+            "reaches": _reaches(trace),
         },
         fixes=[
             *cause.fixes,
@@ -174,6 +175,13 @@ def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
             Fix("residual", "carry the signal past every layer", "x = x + block(x)"),
         ],
     )
+
+
+def _reaches(trace: Trace) -> list[int]:
+    """The forward ops of the base run between the first and the last station: a gradient that underflows there does so because
+    of its way."""
+    course = over_depth(trace.base) if trace.base is not None else None
+    return list(range(course.ops[0].index, course.ops[-1].index + 1)) if course is not None else []
 
 
 _NORM = Fix("layer-norm", "normalise behind every layer", "nn.LayerNorm(width),")

@@ -3,11 +3,11 @@
 ## What it does
 Reported is a parameter tensor whose gradient is exactly 0 in float64 and float32, at step 0 and after two optimizer steps,
 for all batches and seeds that were run, unless it is zero by construction. Whether it is, is tried: the tensors in
-question, and only they, are redrawn (three times, in float64). What still gets no gradient *and* does not change the loss
-is zero by construction and silent: a key bias before softmax, a bias before a normalisation, a head that the loss does not
-read, an expert without tokens, a recurrent weight at a single step. What gets one was stuck: error. What changes the loss
-without ever getting one lies behind an op without a gradient (sign, round, a comparison): error too. Without the
-measurement after two steps: warning.
+question, and only they, are redrawn (at one, three and ten times the usual scale, in float64). What still gets no gradient
+*and* does not change the loss is zero by construction and silent: a key bias before softmax, a bias before a normalisation,
+a head that the loss does not read, an expert without tokens, a recurrent weight at a single step. What gets one was stuck:
+error. What changes the loss without ever getting one lies behind an op without a gradient (sign, round, a comparison):
+error too. Without the measurement after two steps: warning.
 
 ## Why it matters
 A parameter without a gradient is not trained; weight decay alone moves it. Zeros that hold each other fixed (a zero layer

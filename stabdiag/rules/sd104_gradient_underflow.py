@@ -95,7 +95,6 @@ from collections.abc import Iterator
 from math import isfinite, log2
 from typing import Any
 
-from stabdiag.depth import most_precise
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import Format, format_of
 from stabdiag.graph import main_path
@@ -130,7 +129,8 @@ def check(
         scale = scale_of_tensors(base, format)
         unscaled = _unscaled(trace, precision, {p.name for p in trained})
         best, first = _share(trained, format, scale), _share(trained, format, FIRST_SCALE)
-        if unscaled > lost_warning:
+        op = _where(base, format)
+        if unscaled > lost_warning and op is not None:  # lost for another reason otherwise: an overflow, a count of elements
             severity = Severity.ERROR if unscaled > lost else Severity.WARNING
             said = f"without loss scaling {unscaled:.0%} of the parameters get no {format.name} gradient, at steps 0 and 2"
         elif best > best_scale:
@@ -139,7 +139,7 @@ def check(
             severity, said = Severity.WARNING, f"{first:.1%} of the gradient elements are lost at the first loss scale, 2^16"
         else:
             continue
-        yield _finding(trace, base, precision, format, severity, said, scale, (unscaled, best, first))
+        yield _finding(trace, base, op, precision, format, severity, said, scale, (unscaled, best, first))
 
 
 def _trained(trace: Trace, base: Run) -> list[Parameter]:
@@ -201,6 +201,7 @@ def _flushed(run: Run, value_id: int, format: Format) -> bool:
 def _finding(
     trace: Trace,
     base: Run,
+    op: Op | None,
     precision: str,
     format: Format,
     severity: Severity,
@@ -208,7 +209,6 @@ def _finding(
     scale: float,
     shares: tuple[float, float, float],
 ) -> Finding:
-    op = _where(base, format)
     unscaled, best, first = shares
     power = f"2.0**{log2(scale):.0f}"
     repaired = best <= 0.05
@@ -218,7 +218,6 @@ def _finding(
     ]
     if repaired:
         fixes.insert(0, Fix("loss-scaling", f"scale the loss by {power}", f"scaler = torch.amp.GradScaler(init_scale={power})"))
-    reference = most_precise(trace)
     return Finding(
         "",
         "",
@@ -234,7 +233,7 @@ def _finding(
             "lost_at_first_scale": round(first, 4),
             "loss_scale": scale,
             "repaired_by_scaling": repaired,
-            **({"op_index": op.index} if op is not None and reference is base else {}),
+            **({"op_index": op.index} if op is not None else {}),
         },
         fixes=fixes,
     )

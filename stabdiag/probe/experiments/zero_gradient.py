@@ -21,7 +21,7 @@ from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder, Stage
 from stabdiag.trace import Trace
 
-DRAWS = 3
+DRAWS = (1.0, 3.0, 10.0)  # times the usual scale: what is flat around 0 may not be farther out
 NOISE = {"float64": 1e-9, "float32": 1e-4}  # of the largest gradient: what remains of sums that cancel exactly
 
 
@@ -51,9 +51,9 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
         before = _step(recorder, stage)
         by_name = dict(stage.model.named_parameters())
         generator = torch.Generator().manual_seed(SEED)
-        for _ in range(DRAWS):
+        for scale in DRAWS:
             for name in names:
-                by_name[name].data.copy_(_draw(by_name[name], generator))
+                by_name[name].data.copy_(scale * _draw(by_name[name], generator))
             loss = _step(recorder, stage)
             reached = [p.grad for p in by_name.values() if p.grad is not None and p.grad.numel()]
             largest = max((float(g.abs().max()) for g in reached), default=0.0)

@@ -16,7 +16,7 @@ _get_code = SourceFileLoader.get_code
 def install(edited: Mapping[str, str]) -> None:
     """Let imports of these absolute paths see these texts, until the next call; what was imported from them is forgotten."""
     changed = {*_edited, *edited}
-    for name in [n for n, module in sys.modules.items() if getattr(module, "__file__", None) in changed]:
+    for name in [n for n, module in list(sys.modules.items()) if getattr(module, "__file__", None) in changed]:
         del sys.modules[name]
     for path in _edited:
         linecache.cache.pop(path, None)

@@ -11,8 +11,8 @@ REAL_MODELS = {
     "decoder_start_token_id=0))",
     "Llama": f"LlamaForCausalLM(LlamaConfig({SMALL}, num_key_value_heads=2, max_position_embeddings=64))",
     "Mamba": "MambaForCausalLM(MambaConfig(vocab_size=256, hidden_size=64, state_size=8, num_hidden_layers=3))",
-    "ViT": "ViTForImageClassification(ViTConfig(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, "
-    "image_size=32, patch_size=8, num_labels=10))",
+    "ViT": "ViTForImageClassification(ViTConfig(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, "
+    "intermediate_size=128, image_size=32, patch_size=8, num_labels=10))",
     "ResNet": "ResNetForImageClassification(ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64], depths=[2, 2, 2], "
     "layer_type='basic', num_labels=10))",
     "Whisper": "WhisperForConditionalGeneration(WhisperConfig(vocab_size=256, num_mel_bins=16, d_model=64, encoder_layers=2, "
@@ -24,8 +24,8 @@ REAL_MODELS = {
     "Mistral": f"MistralForCausalLM(MistralConfig({SMALL}, num_key_value_heads=2))",
     "Qwen2": f"Qwen2ForCausalLM(Qwen2Config({SMALL}, num_key_value_heads=2))",
     "Phi": f"PhiForCausalLM(PhiConfig({SMALL}))",
-    "ConvNext": "ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[16, 32, 64, 64], depths=[1, 1, 2, 1], image_size=64, "
-    "num_labels=10))",
+    "ConvNext": "ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[16, 32, 64, 64], depths=[1, 1, 2, 1], "
+    "image_size=64, num_labels=10))",
     "OPT": "OPTForCausalLM(OPTConfig(vocab_size=256, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, ffn_dim=128, "
     "max_position_embeddings=64, word_embed_proj_dim=64))",
 }

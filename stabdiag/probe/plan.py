@@ -1,4 +1,4 @@
-"""The plan of a scan: how many batches, seeds and precisions fit the budget, decided from counted work, never from the clock."""
+"""How many batches, seeds and precisions fit the budget of a scan: decided from counted work, never from the clock."""
 
 from __future__ import annotations
 

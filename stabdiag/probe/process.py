@@ -83,7 +83,8 @@ def _until_done(
                 continue
             return ScanError(
                 "timeout",
-                f"the scan was still busy ({doing}) after {request.timeout:g} s: give a smaller input with --input, fewer precisions with "
+                f"the scan was still busy ({doing}) after {request.timeout:g} s: give a smaller input with --input, "
+                "fewer precisions with "
                 "-p, or more time with --timeout",
             )
         if message is None:

@@ -30,7 +30,7 @@ _STANDARD = sysconfig.get_path("stdlib") + "/"
 @cache
 def _owner(filename: str) -> str:
     """Whose file it is: "ours", "torch", "library" or "user"."""
-    if filename.startswith(_TORCH) or filename.startswith("<frozen") or filename.startswith("<__array_function__"):
+    if filename.startswith((_TORCH, "<frozen", "<__array_function__")):
         return "torch"
     if filename.startswith(_OURS):
         return "ours"

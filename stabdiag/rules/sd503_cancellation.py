@@ -117,7 +117,8 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
         "",
         "",
         severity,
-        f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: its relative error is {blamed.error:.2g}"
+        f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: "
+        f"its relative error is {blamed.error:.2g}"
         f", its operands' {blamed.inherited:.1g}; {result}",
         module=op.module or op.layer,
         op=op.name,

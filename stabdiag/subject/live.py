@@ -19,7 +19,8 @@ def live(model: nn.Module, inputs: Any = None, loss: Any = None) -> Subject:
 
     Args:
         model: probed in train mode, left as found.
-        inputs: a tensor, a tuple of positional or a dict of keyword arguments, or a function that returns one; None infers them.
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments, or a function that
+            returns one; None infers them.
         loss: `loss(output) -> scalar`; None infers the objective.
 
     Raises:

@@ -60,7 +60,8 @@ def row(path: Path, start: float) -> str:
         next((p.verdict for p in report.precisions if p.name == n), "") for n in ("float32", "float16", "bfloat16")
     )
     cost = f"{max(0.0, seconds - start) / step:.0f}×"
-    return f"| {path.stem} | {report.error.message if report.error else findings} | {verdicts} | {1e3 * step:.1f} | {seconds:.1f} | {cost} |"
+    said = report.error.message if report.error else findings
+    return f"| {path.stem} | {said} | {verdicts} | {1e3 * step:.1f} | {seconds:.1f} | {cost} |"
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import isfinite
 
+from stabdiag.evidence.graph import main_path
 from stabdiag.formats import format_of
-from stabdiag.graph import main_path
 from stabdiag.report import Layer, OpRow
 from stabdiag.trace import Location, Op, Stats, Trace, Value
 

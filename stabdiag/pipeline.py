@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stabdiag.evidence.structure import modules_of, weights_of_model
 from stabdiag.finding import Finding, Severity
 from stabdiag.picture import layers_of, op_rows
 from stabdiag.probe.process import probe_in_worker
 from stabdiag.report import ScanError, SubjectReport
 from stabdiag.request import ScanRequest
 from stabdiag.rule import selected
-from stabdiag.structure import modules_of, weights_of_model
 from stabdiag.trace import SubjectFacts, Trace
 from stabdiag.triage import triage
 from stabdiag.verdict import verdicts

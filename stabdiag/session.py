@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 from threading import Event
 
-from stabdiag import __version__, baseline, suppressions
-from stabdiag.baseline import Baseline
+from stabdiag import __version__
 from stabdiag.finding import Finding, Severity
+from stabdiag.gate import baseline, suppressions
+from stabdiag.gate.baseline import Baseline
 from stabdiag.report import Report, SubjectReport
 from stabdiag.request import RunOptions, ScanRequest
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from math import isfinite, log2
 
-from stabdiag.counterpart import reference_of
+from stabdiag.evidence.counterpart import reference_of
+from stabdiag.evidence.prediction import AUTOCAST_NARROW, headroom, overflowing_counts, overflows
+from stabdiag.evidence.scale import parameter_gradients, recommended_scale
 from stabdiag.finding import Finding, Severity
 from stabdiag.formats import Format, format_of
 from stabdiag.picture import place
-from stabdiag.prediction import AUTOCAST_NARROW, headroom, overflowing_counts, overflows
 from stabdiag.report import PrecisionVerdict
-from stabdiag.scale import parameter_gradients, recommended_scale
 from stabdiag.trace import Run, Trace
 
 UNDERFLOW_THAT_NEEDS_SCALING = 0.01  # SD104's warning share
@@ -131,7 +131,7 @@ def _scaling(trace: Trace, verdict: PrecisionVerdict, scale: float, format: Form
 def predict(trace: Trace, name: str) -> PrecisionVerdict:
     """What the reference run alone says about a precision; the verdict is "" when there is none to read.
 
-    Overflow: `stabdiag.prediction.overflows`. Accuracy: TYPICAL_INDEX · u · max(1, κ), κ for rounding.
+    Overflow: `stabdiag.evidence.prediction.overflows`. Accuracy: TYPICAL_INDEX · u · max(1, κ), κ for rounding.
     Gradients in float16: the share that flushes to 0 unscaled, and the recommended scale.
     """
     reference = reference_of(trace)

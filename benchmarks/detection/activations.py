@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from stabdiag.evidence.softmax import softmaxes
+from stabdiag.evidence.units import batch_size
 from stabdiag.pipeline import report_on
 from stabdiag.probe.here import probe_file
 from stabdiag.request import ScanRequest
 from stabdiag.rules import sd201_dead_relu, sd202_saturated_activation, sd203_activation_drift, sd205_rank_collapse
-from stabdiag.softmax import softmaxes
 from stabdiag.trace import Run, Trace
-from stabdiag.units import batch_size
 
 Measure = Callable[[Run], Iterator[float]]
 CLASSES = {"deadrelu": ("SD201",), "saturate": ("SD202",), "drift": ("SD203", "SD205"), "softmax": ("SD4",)}

@@ -3,7 +3,7 @@
     python -m benchmarks.detection.expressions            the table over the models of tests/expressions/zoo.py
     python -m benchmarks.detection.expressions --trained  how large the logits of small trained classifiers become
 
-The second is the measurement behind `stabdiag.expressions.judgement.REACHED`.
+The second is the measurement behind `stabdiag.evidence.expressions.judgement.REACHED`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from stabdiag.expressions.judgement import limit_of
+from stabdiag.evidence.expressions.judgement import limit_of
 from stabdiag.pipeline import report_on
 from stabdiag.probe.here import probe_file
 from stabdiag.request import ScanRequest
-from tests.expressions.zoo import STABLE, UNSTABLE, model_file
+from tests.evidence.expressions.zoo import STABLE, UNSTABLE, model_file
 
 FORMATS = ("float32", "bfloat16", "float16")
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from stabdiag.depth import most_precise, over_depth, over_time
+from stabdiag.evidence.depth import most_precise, over_depth, over_time
+from stabdiag.evidence.scale import scale_of_tensors
 from stabdiag.finding import Finding
 from stabdiag.formats import FORMATS
 from stabdiag.probe.here import probe_file
@@ -25,7 +26,6 @@ from stabdiag.probe.runner import probe
 from stabdiag.request import ScanRequest
 from stabdiag.rule import all_rules
 from stabdiag.rules import sd104_gradient_underflow as underflow
-from stabdiag.scale import scale_of_tensors
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import SubjectFacts, Trace
 from tests.rules.gradient_zoo import DEFECTIVE, HEALTHY, Case

@@ -24,7 +24,7 @@ def compare(
     ] = "error",
 ) -> int:
     """Compare two saved runs: exit 1 on a regression."""
-    from stabdiag.compare import compare as changes_between
+    from stabdiag.gate.compare import compare as changes_between
 
     one_of("format", format, ("text", "json"))
     one_of("severity", fail_on, [*(severity.value for severity in Severity), "never"])

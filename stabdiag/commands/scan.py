@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from stabdiag import baseline as baselines
 from stabdiag.commands.options import (
     Arguments,
     BaselineFile,
@@ -38,6 +37,7 @@ from stabdiag.commands.options import (
 from stabdiag.commands.progress import progress_bar
 from stabdiag.commands.publish import publish
 from stabdiag.config import load
+from stabdiag.gate import baseline as baselines
 from stabdiag.output import refuse_unwritable, to_stderr, to_stdout
 from stabdiag.report import Report
 from stabdiag.reports import csv, format_for

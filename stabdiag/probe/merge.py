@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stabdiag.counterpart import keyed
+from stabdiag.evidence.counterpart import keyed
 from stabdiag.probe.facts import add
 from stabdiag.trace import Run
 

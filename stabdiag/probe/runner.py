@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stabdiag.evidence.scale import recommended_scale
 from stabdiag.probe import optimizer
 from stabdiag.probe.experiments import experiments
 from stabdiag.probe.first_steps import advance
@@ -16,7 +17,6 @@ from stabdiag.probe.recorder import Recorder
 from stabdiag.probe.reference import Reference
 from stabdiag.request import ScanRequest
 from stabdiag.rule import measurements
-from stabdiag.scale import recommended_scale
 from stabdiag.subject.device import resolve
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import NotRun, Run, Trace

@@ -116,7 +116,7 @@ class Subexpression:
     Attributes:
         before: steps from the sources to the operand; after: from the dangerous op to the end.
         sources: ids of the values that are varied; positive: those that stay at or above 0.
-        operand, link, danger, end: ids of values, see `stabdiag.expressions.forms`; danger is the dangerous op's result.
+        operand, link, danger, end: ids of values, see `stabdiag.evidence.expressions.forms`; danger: the dangerous op's result.
         values: what was recorded, by value id.
     """
 

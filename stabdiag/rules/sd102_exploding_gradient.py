@@ -86,13 +86,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.cause import cause_of_growth
-from stabdiag.depth import Course, most_precise, over_depth, over_time, rechecks
-from stabdiag.edit import line_of_weight
+from stabdiag.evidence.author_line import line_of_weight
+from stabdiag.evidence.cause import cause_of_growth
+from stabdiag.evidence.depth import Course, most_precise, over_depth, over_time, rechecks
+from stabdiag.evidence.initialisation import remedy
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.initialisation import remedy
 from stabdiag.trace import Parameter, Run, Trace
-from stabdiag.units import probed
 
 explains = ("SD203", "SD702")
 

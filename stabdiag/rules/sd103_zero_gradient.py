@@ -92,13 +92,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.depth import gradient_of, most_precise, weights_of
-from stabdiag.edit import line_of_op, line_of_weight
+from stabdiag.evidence.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.depth import gradient_of, most_precise, weights_of
+from stabdiag.evidence.graph import is_layer
+from stabdiag.evidence.initialisation import as_code, behind, remedy
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.graph import is_layer
-from stabdiag.initialisation import as_code, behind, remedy
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
-from stabdiag.units import probed
 
 explains = ("SD101",)
 

@@ -95,10 +95,10 @@ from collections.abc import Iterator
 from math import isfinite, log2
 from typing import Any
 
+from stabdiag.evidence.graph import main_path
+from stabdiag.evidence.scale import scale_of_tensors
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import Format, format_of
-from stabdiag.graph import main_path
-from stabdiag.scale import scale_of_tensors
 from stabdiag.trace import Op, Parameter, Run, Trace
 
 explains = ("SD304", "SD106")

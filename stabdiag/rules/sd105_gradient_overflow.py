@@ -84,9 +84,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, log2
 
+from stabdiag.evidence.scale import largest_tensor_gradient
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import format_of
-from stabdiag.scale import largest_tensor_gradient
 from stabdiag.trace import Op, Run, Trace
 
 FIRST_SCALE = 2.0**16

@@ -100,14 +100,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from stabdiag.edit import line_of_op, line_of_weight
-from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.initialisation import as_code
-from stabdiag.nonlinearity import RELU_OPS, is_relu
-from stabdiag.rule import Measurement
-from stabdiag.trace import Parameter, Run, Stats, Trace, merged
-from stabdiag.unit_facts import relu_facts
-from stabdiag.units import (
+from stabdiag.evidence.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.initialisation import as_code
+from stabdiag.evidence.nonlinearity import RELU_OPS, is_relu
+from stabdiag.evidence.unit_facts import relu_facts
+from stabdiag.evidence.units import (
     Site,
     batch_size,
     effective_samples,
@@ -119,6 +116,9 @@ from stabdiag.units import (
     tail_upper,
     wilson_lower,
 )
+from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.rule import Measurement
+from stabdiag.trace import Parameter, Run, Stats, Trace, merged
 
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
 explains = ("SD101", "SD103", "SD204")

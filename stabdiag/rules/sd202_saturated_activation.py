@@ -94,14 +94,14 @@ from functools import partial
 from math import sqrt
 from typing import Any
 
-from stabdiag.edit import line_of_op, line_of_weight
+from stabdiag.evidence.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
+from stabdiag.evidence.unit_facts import ROWS, rows_of
+from stabdiag.evidence.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.initialisation import LayerScale, layer_scales, remedy
-from stabdiag.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
-from stabdiag.unit_facts import ROWS, rows_of
-from stabdiag.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 
 explains = ("SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat

@@ -104,12 +104,12 @@ from itertools import combinations
 from math import log10
 from statistics import median
 
-from stabdiag.edit import line_of_op, line_of_weight
+from stabdiag.evidence.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.graph import Station, main_path
+from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.graph import Station, main_path
-from stabdiag.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.trace import Run, Trace
-from stabdiag.units import probed
 
 MOST = 200  # stations that enter the fit
 

@@ -101,13 +101,13 @@ from itertools import pairwise
 from math import isfinite, log10
 from typing import Any
 
-from stabdiag.edit import line_of_op
+from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.graph import Station, main_path
+from stabdiag.evidence.unit_facts import rows_of
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.graph import Station, main_path
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
-from stabdiag.unit_facts import rows_of
-from stabdiag.units import probed
 
 ROWS = 64
 FLOOR = 1e-12  # of d in float32: below it only rounding is left

@@ -77,7 +77,7 @@ hold an infinity and none of them reaches a result. Where `inf` is a legitimate 
 
 ## Thresholds
 None: a value is finite or it is not. A healed value counts as wrong above a relative error of 0.5
-(`stabdiag.poison.HEALED_WRONG`), where what a mask legitimately heals is at rounding level.
+(`stabdiag.evidence.poison.HEALED_WRONG`), where what a mask legitimately heals is at rounding level.
 
 ## References
 - IEEE 754-2019, clause 7: exceptions that make NaN and infinity.
@@ -88,12 +88,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.counterpart import Counterparts, reference_of
+from stabdiag.evidence.counterpart import Counterparts, reference_of
+from stabdiag.evidence.poison import Birth, harmful, named, overflowed
+from stabdiag.evidence.snippet import in_float32, operand
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
 from stabdiag.picture import place
-from stabdiag.poison import Birth, harmful, named, overflowed
-from stabdiag.snippet import in_float32, operand
 from stabdiag.trace import Op, Run, Trace
 
 

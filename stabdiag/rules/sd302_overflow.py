@@ -88,13 +88,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.counterpart import Counterparts, reference_of
+from stabdiag.evidence.counterpart import Counterparts, reference_of
+from stabdiag.evidence.poison import Birth, harmful, healed_wrong, named, overflowed
+from stabdiag.evidence.prediction import overflows
+from stabdiag.evidence.snippet import in_float32, is_product, operand
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import Format, format_of
 from stabdiag.picture import place
-from stabdiag.poison import Birth, harmful, healed_wrong, named, overflowed
-from stabdiag.prediction import overflows
-from stabdiag.snippet import in_float32, is_product, operand
 from stabdiag.trace import Op, Run, Trace
 
 explains = ("SD301", "SD303")

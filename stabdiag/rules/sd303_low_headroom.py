@@ -86,12 +86,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.counterpart import reference_of
+from stabdiag.evidence.counterpart import reference_of
+from stabdiag.evidence.prediction import headroom, overflows
+from stabdiag.evidence.snippet import in_float32
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
 from stabdiag.picture import place
-from stabdiag.prediction import headroom, overflows
-from stabdiag.snippet import in_float32
 from stabdiag.trace import Trace
 
 

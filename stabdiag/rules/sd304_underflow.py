@@ -84,13 +84,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.blame import LIMIT, blamed_runs
-from stabdiag.counterpart import Counterparts, reference_of
+from stabdiag.evidence.blame import LIMIT, blamed_runs
+from stabdiag.evidence.counterpart import Counterparts, reference_of
+from stabdiag.evidence.graph import is_live
+from stabdiag.evidence.snippet import in_float32
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import FORMATS
-from stabdiag.graph import is_live
 from stabdiag.picture import place
-from stabdiag.snippet import in_float32
 from stabdiag.trace import Op, Run, Trace, Value
 
 explains = ("SD501",)

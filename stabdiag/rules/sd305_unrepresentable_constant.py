@@ -88,12 +88,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.counterpart import Counterparts
+from stabdiag.evidence.counterpart import Counterparts
+from stabdiag.evidence.poison import WRITES_A_CONSTANT
+from stabdiag.evidence.snippet import expression
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import FORMATS, Format, format_of
 from stabdiag.picture import place
-from stabdiag.poison import WRITES_A_CONSTANT
-from stabdiag.snippet import expression
 from stabdiag.trace import Op, Run, Trace
 
 explains = ("SD002", "SD501", "SD301")

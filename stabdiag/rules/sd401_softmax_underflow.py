@@ -85,10 +85,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.edit import line_of_op
+from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.softmax import Softmax, as_initialised, readers, softmaxes
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import Softmax, as_initialised, readers, softmaxes
 from stabdiag.trace import Op, Run, Trace
 
 explains = ("SD301", "SD302", "SD402")

@@ -84,12 +84,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.edit import line_of_op
+from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.softmax import as_initialised, projections, softmaxes
+from stabdiag.evidence.units import sites
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import as_initialised, projections, softmaxes
 from stabdiag.trace import Trace
-from stabdiag.units import sites
 
 
 def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator[Finding]:

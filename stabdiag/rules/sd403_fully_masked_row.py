@@ -92,12 +92,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stabdiag.edit import line_of_op
+from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.softmax import mask_origin, softmaxes
+from stabdiag.evidence.units import batch_size
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import mask_origin, softmaxes
 from stabdiag.trace import Op, Run, Trace
-from stabdiag.units import batch_size
 
 explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
 

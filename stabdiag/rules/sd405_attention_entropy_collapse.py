@@ -91,12 +91,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.edit import line_of_op
+from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.softmax import Softmax, as_initialised, projections, softmaxes
+from stabdiag.evidence.units import batch_size, probed
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.softmax import Softmax, as_initialised, projections, softmaxes
 from stabdiag.trace import Trace
-from stabdiag.units import batch_size, probed
 
 explains = ("SD401", "SD402")
 

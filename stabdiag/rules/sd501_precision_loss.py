@@ -98,11 +98,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.blame import FLOAT32_FACTOR, LIMIT, Blame, blamed_runs
+from stabdiag.evidence.blame import FLOAT32_FACTOR, LIMIT, Blame, blamed_runs
+from stabdiag.evidence.snippet import in_float32
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
 from stabdiag.picture import place
-from stabdiag.snippet import in_float32
 from stabdiag.trace import Op, Run, Trace
 
 # Functions whose result depends on the absolute error of a large operand: the edit belongs where the operand is made.

@@ -96,10 +96,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from stabdiag.counterpart import reference_of
+from stabdiag.evidence.counterpart import reference_of
+from stabdiag.evidence.graph import main_path
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
-from stabdiag.graph import main_path
 from stabdiag.picture import place
 from stabdiag.trace import Location, Run, Trace
 

@@ -91,11 +91,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.blame import LIMIT, Blame, blamed_runs
+from stabdiag.evidence.blame import LIMIT, Blame, blamed_runs
+from stabdiag.evidence.graph import downstream
+from stabdiag.evidence.snippet import in_float32
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
 from stabdiag.picture import place
-from stabdiag.snippet import in_float32
 from stabdiag.trace import Op, Run, Trace
 
 explains = ("SD301", "SD501")
@@ -136,18 +137,6 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
         },
         fixes=list(_fixes(blamed, run)),
     )
-
-
-def downstream(run: Run, index: int) -> list[int]:
-    """Indices of the ops that an op's results flow into."""
-    reached, found = set(run.ops[index].outputs), []
-    for op in run.ops[index + 1 :]:
-        if op.phase == "backward" and op.forward in found:
-            found.append(op.index)
-        elif reached.intersection(op.inputs):
-            reached.update(op.outputs)
-            found.append(op.index)
-    return found
 
 
 def _fixes(blamed: Blame, run: Run) -> Iterator[Fix]:

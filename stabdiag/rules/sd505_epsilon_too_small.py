@@ -80,7 +80,7 @@ sample; where only the forced zero breaks it, the finding is information.
 
 ## Thresholds
 None: the limits are the format's smallest number and its unit roundoff. Constants above 1e-3 are not taken for epsilons
-(`stabdiag.epsilon.LARGEST`).
+(`stabdiag.evidence.epsilon.LARGEST`).
 
 ## References
 - IEEE 754-2019: the smallest positive float16 is 2^-24.
@@ -91,13 +91,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag import steps
-from stabdiag.epsilon import Epsilon, bites, lost
+from stabdiag.evidence import steps
+from stabdiag.evidence.epsilon import Epsilon, bites, lost
+from stabdiag.evidence.graph import downstream
+from stabdiag.evidence.snippet import expression
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
 from stabdiag.picture import place
-from stabdiag.rules.sd503_cancellation import downstream
-from stabdiag.snippet import expression
 from stabdiag.trace import Run, Trace
 
 explains = ("SD301",)

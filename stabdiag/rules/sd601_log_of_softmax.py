@@ -89,9 +89,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.forms import LOG_OF_SOFTMAX
-from stabdiag.expressions.judgement import Judgement, judgements
-from stabdiag.expressions.wording import argument, dimension
+from stabdiag.evidence.expressions.forms import LOG_OF_SOFTMAX
+from stabdiag.evidence.expressions.judgement import Judgement, judgements
+from stabdiag.evidence.expressions.wording import argument, dimension
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 

@@ -81,9 +81,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.forms import LOG_OF_SIGMOID
-from stabdiag.expressions.judgement import Judgement, judgements
-from stabdiag.expressions.wording import argument
+from stabdiag.evidence.expressions.forms import LOG_OF_SIGMOID
+from stabdiag.evidence.expressions.judgement import Judgement, judgements
+from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 

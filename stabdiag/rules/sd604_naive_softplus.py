@@ -63,9 +63,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.forms import SOFTPLUS_BY_HAND
-from stabdiag.expressions.judgement import judgements
-from stabdiag.expressions.wording import argument
+from stabdiag.evidence.expressions.forms import SOFTPLUS_BY_HAND
+from stabdiag.evidence.expressions.judgement import judgements
+from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 

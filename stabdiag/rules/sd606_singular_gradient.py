@@ -85,9 +85,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.forms import INVERSE_TRIGONOMETRIC, ROOT, ROOT_OF_EXP
-from stabdiag.expressions.judgement import Judgement, judgements
-from stabdiag.expressions.wording import argument
+from stabdiag.evidence.expressions.forms import INVERSE_TRIGONOMETRIC, ROOT, ROOT_OF_EXP
+from stabdiag.evidence.expressions.judgement import Judgement, judgements
+from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 

@@ -62,8 +62,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.judgement import judgements
-from stabdiag.expressions.wording import argument
+from stabdiag.evidence.expressions.judgement import judgements
+from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 

@@ -83,9 +83,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.forms import LOGARITHM, POWER, QUOTIENT
-from stabdiag.expressions.judgement import Judgement, judgements
-from stabdiag.expressions.wording import argument
+from stabdiag.evidence.expressions.forms import LOGARITHM, POWER, QUOTIENT
+from stabdiag.evidence.expressions.judgement import Judgement, judgements
+from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 

@@ -78,8 +78,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.flow import Flow, base_name, flow
-from stabdiag.expressions.wording import argument
+from stabdiag.evidence.expressions.flow import Flow, base_name, flow
+from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Trace

@@ -63,8 +63,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.expressions.flow import Flow, base_name, flow
-from stabdiag.expressions.wording import addend, argument
+from stabdiag.evidence.expressions.flow import Flow, base_name, flow
+from stabdiag.evidence.expressions.wording import addend, argument
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import FORMATS
 from stabdiag.trace import Op, Run, Trace

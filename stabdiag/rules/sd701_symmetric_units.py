@@ -98,14 +98,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stabdiag.depth import weights_of
-from stabdiag.edit import line_of_weight
+from stabdiag.evidence.author_line import line_of_weight
+from stabdiag.evidence.depth import weights_of
+from stabdiag.evidence.graph import is_layer
+from stabdiag.evidence.initialisation import as_code, behind, remedy
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.graph import is_layer
-from stabdiag.initialisation import as_code, behind, remedy
 from stabdiag.rule import ParameterMeasurement
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
-from stabdiag.units import probed
 
 explains = ("SD103", "SD205")
 TOLERANCE = 1e-3

@@ -93,12 +93,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from stabdiag.depth import most_precise, over_depth
-from stabdiag.edit import line_of_weight
+from stabdiag.evidence.author_line import line_of_weight
+from stabdiag.evidence.depth import most_precise, over_depth
+from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Severity
-from stabdiag.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.trace import Location, Trace
-from stabdiag.units import probed
 
 LEAST_LAYERS = 4
 

@@ -101,13 +101,13 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Any
 
-from stabdiag.entry import inputs_before, is_entry
+from stabdiag.evidence.entry import inputs_before, is_entry
+from stabdiag.evidence.initialisation import behind
+from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.initialisation import behind
 from stabdiag.picture import place
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
-from stabdiag.units import probed
 
 explains = ("SD303", "SD705")
 MOST_FEATURES = 512

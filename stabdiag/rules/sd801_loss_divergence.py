@@ -80,10 +80,10 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from stabdiag import steps
+from stabdiag.evidence import steps
+from stabdiag.evidence.scale import parameter_gradients, recommended_scale
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.formats import format_of
-from stabdiag.scale import parameter_gradients, recommended_scale
 from stabdiag.trace import Trace
 
 explains = ("SD802", "SD806")

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.blame import LIMIT, blamed_runs
-from stabdiag.counterpart import Counterparts, reference_of
+from stabdiag.evidence.blame import LIMIT, blamed_runs
+from stabdiag.evidence.counterpart import Counterparts, reference_of
 from stabdiag.formats import format_of
 from stabdiag.probe.precision import precision
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors

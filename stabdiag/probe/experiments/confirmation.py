@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from stabdiag.expressions.forms import REPLACEABLE, Expression, expressions
+from stabdiag.evidence.expressions.forms import REPLACEABLE, Expression, expressions
 from stabdiag.probe import ascent
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.counterpart import Counterparts
-from stabdiag.epsilon import Epsilon, lost
+from stabdiag.evidence.counterpart import Counterparts
+from stabdiag.evidence.epsilon import Epsilon, lost
 from stabdiag.probe.operator import Operator
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import Recorder, named_tensors

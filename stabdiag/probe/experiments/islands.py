@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isfinite
 
-from stabdiag.blame import LIMIT, blame
-from stabdiag.poison import harmful
+from stabdiag.evidence.blame import LIMIT, blame
+from stabdiag.evidence.poison import harmful
 from stabdiag.probe.float32_lines import Float32Lines, Line
 from stabdiag.probe.recorder import Recorder
 from stabdiag.request import ScanRequest

@@ -1,7 +1,8 @@
 """Local error of the op that is blamed for a run's error: the op redone in float64 from the inputs it had.
 
-Done only where the inherited errors give a reason (`stabdiag.blame`), one forward pass per precision. A small local error
-at an op with a large error says that the op amplifies the rounding of its inputs; a large one, that its own arithmetic does it.
+Done only where the inherited errors give a reason (`stabdiag.evidence.blame`), one forward pass per precision. A small local
+error at an op with a large error says that the op amplifies the rounding of its inputs; a large one, that its own arithmetic
+does it.
 
 Writes `trace.experiments["local_error"]`: precision -> `{"op": index in that run, "local": relative error}`.
 """
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from stabdiag.blame import LIMIT, blamed_runs
-from stabdiag.counterpart import Counterparts
+from stabdiag.evidence.blame import LIMIT, blamed_runs
+from stabdiag.evidence.counterpart import Counterparts
 from stabdiag.probe import stats
 from stabdiag.probe.operator import Operator
 from stabdiag.probe.precision import emulated

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from stabdiag.compare import compare
 from stabdiag.finding import Severity
+from stabdiag.gate.compare import compare
 from stabdiag.report import Report
 from stabdiag.reports import json as json_report
 from tests.reports.sample_report import broken, healthy, sick

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stabdiag.evidence.poison import harmful
 from stabdiag.formats import format_of
-from stabdiag.poison import harmful
 from stabdiag.trace import Op, Run
 
 LARGEST = 1e-3  # what is added on purpose is larger than an epsilon

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from stabdiag import baseline
 from stabdiag.errors import UserError
 from stabdiag.finding import Severity
+from stabdiag.gate import baseline
 from stabdiag.report import Report
 from tests.reports.sample_report import healthy, sick
 

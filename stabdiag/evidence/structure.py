@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stabdiag.depth import data_of, over_time, weights_of
-from stabdiag.graph import is_layer, main_path
-from stabdiag.initialisation import LayerScale, layer_scales
+from stabdiag.evidence.depth import data_of, over_time, weights_of
+from stabdiag.evidence.graph import is_layer, main_path
+from stabdiag.evidence.initialisation import LayerScale, layer_scales
 from stabdiag.report import Weight
 from stabdiag.trace import Op, Parameter, Run, Trace
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from stabdiag.expressions.flow import Flow, Slice, base_name, flow
+from stabdiag.evidence.expressions.flow import Flow, Slice, base_name, flow
 from stabdiag.trace import Op, Run
 
 LOG_OF_SOFTMAX = "log-of-softmax"

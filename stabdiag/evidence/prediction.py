@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import isfinite, log2, prod
 
+from stabdiag.evidence.graph import is_live
+from stabdiag.evidence.poison import WRITES_A_CONSTANT
 from stabdiag.formats import Format, format_of
-from stabdiag.graph import is_live
-from stabdiag.poison import WRITES_A_CONSTANT
 from stabdiag.trace import Op, Run, Stats, Value
 
 # What autocast computes in the narrow format, and what it computes in float32 (PyTorch's CUDA autocast op reference).

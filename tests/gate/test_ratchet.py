@@ -1,7 +1,7 @@
 import pytest
 
 from stabdiag.finding import Severity
-from stabdiag.ratchet import gradient_ratio, losses
+from stabdiag.gate.ratchet import gradient_ratio, losses
 from stabdiag.report import Layer
 from tests.reports.sample_report import healthy
 

@@ -1,7 +1,7 @@
 """How the loss gradient changes over depth and over time: sequences of its norm, and the statistics that judge them.
 
-Depth is the main path (`stabdiag.graph`); time is the chain of executions of one recurrent weight. Both are judged on decades
-(log10 units), so that a loss multiplied by a constant changes nothing.
+Depth is the main path (`stabdiag.evidence.graph`); time is the chain of executions of one recurrent weight. Both are judged
+on decades (log10 units), so that a loss multiplied by a constant changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import isfinite, log10
 from statistics import fmean
 
-from stabdiag.graph import is_layer, main_path
+from stabdiag.evidence.graph import is_layer, main_path
 from stabdiag.trace import Op, Run, Stats, Trace, Value
 
 LEAST_TIME_STEPS = 8

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from math import log10
 from statistics import median
 
-from stabdiag.depth import Course, data_of, gradient_of, weights_of
-from stabdiag.edit import line_of_op, line_of_weight
+from stabdiag.evidence.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.depth import Course, data_of, gradient_of, weights_of
+from stabdiag.evidence.graph import is_layer
+from stabdiag.evidence.initialisation import behind, layer_scales, remedy
 from stabdiag.finding import Fix
-from stabdiag.graph import is_layer
-from stabdiag.initialisation import behind, layer_scales, remedy
 from stabdiag.trace import Location, Op, Run, Trace
 
 # An activation of unit gain keeps 0.5 (He-scaled ReLU: √½ in norm) to 1 of the gradient; sigmoid keeps at most 0.25.

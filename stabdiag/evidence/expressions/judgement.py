@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from stabdiag.expressions.forms import (
+from stabdiag.evidence.expressions.forms import (
     EXP,
     GENERAL,
     LOGSUMEXP_BY_HAND,
@@ -170,7 +170,7 @@ def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) 
 
     Args:
         trace: with the confirmation's results.
-        forms: names from `stabdiag.expressions.forms`; all when there are none.
+        forms: names from `stabdiag.evidence.expressions.forms`; all when there are none.
         within: breaks within this multiple of the observed range are errors.
         trapped: those whose value a where hides while the gradient is lost; else those it does not hide.
     """

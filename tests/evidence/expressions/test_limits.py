@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stabdiag.expressions.judgement import limit_of
+from stabdiag.evidence.expressions.judgement import limit_of
 from stabdiag.probe.here import probe_file
 from stabdiag.request import ScanRequest
-from tests.expressions.zoo import MEAN, model_file
+from tests.evidence.expressions.zoo import MEAN, model_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOG_SOFTMAX = ("return torch.softmax(self.a(h), 1)", "return -torch.log(out).mean()")

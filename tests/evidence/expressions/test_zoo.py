@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.expressions.zoo import STABLE, UNSTABLE, model_file
+from tests.evidence.expressions.zoo import STABLE, UNSTABLE, model_file
 from tests.rule_examples import scanned
 
 STYLES = {f"{kind}: {style}": text for kind, styles in UNSTABLE.items() for style, text in styles.items()}

@@ -212,3 +212,15 @@ def _live(run: Run) -> set[int]:
         live.add(index)
         stack.extend(op for v in run.ops[index].inputs if (op := run.values[v].op) is not None)
     return live
+
+
+def downstream(run: Run, index: int) -> list[int]:
+    """Indices of the ops that an op's results flow into."""
+    reached, found = set(run.ops[index].outputs), []
+    for op in run.ops[index + 1 :]:
+        if op.phase == "backward" and op.forward in found:
+            found.append(op.index)
+        elif reached.intersection(op.inputs):
+            reached.update(op.outputs)
+            found.append(op.index)
+    return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stabdiag.evidence.graph import is_layer
+from stabdiag.evidence.nonlinearity import shown
+from stabdiag.evidence.softmax_facts import by_hand_facts, masked_rows, softmax_facts
+from stabdiag.evidence.units import Site, sites
 from stabdiag.formats import FORMATS
-from stabdiag.graph import is_layer
-from stabdiag.nonlinearity import shown
 from stabdiag.rule import Measurement
-from stabdiag.softmax_facts import by_hand_facts, masked_rows, softmax_facts
 from stabdiag.trace import Op, Run, Trace, Value
-from stabdiag.units import Site, sites
 
 PRODUCTS = ("bmm", "baddbmm", "mm", "addmm", "matmul", "einsum")
 _ELEMENTWISE = (
@@ -47,7 +47,7 @@ MEASUREMENTS = (
 
 @dataclass(frozen=True)
 class Softmax:
-    """One softmax site of a run with its facts (`stabdiag.softmax_facts`)."""
+    """One softmax site of a run with its facts (`stabdiag.evidence.softmax_facts`)."""
 
     run: Run
     site: Site

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stabdiag import suppressions
 from stabdiag.finding import Finding, Severity
+from stabdiag.gate import suppressions
 from stabdiag.report import OpRow, Report, SubjectReport
 from stabdiag.trace import Location, SubjectFacts
 

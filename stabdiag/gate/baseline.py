@@ -15,7 +15,7 @@ from typing import Any
 
 from stabdiag.errors import UserError
 from stabdiag.finding import Finding
-from stabdiag.ratchet import gradient_ratio, losses
+from stabdiag.gate.ratchet import gradient_ratio, losses
 from stabdiag.report import Report, SubjectReport
 from stabdiag.reports._place import title
 from stabdiag.reports.json import plain

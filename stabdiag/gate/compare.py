@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import log2
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.ratchet import BITS
+from stabdiag.gate.ratchet import BITS
 from stabdiag.report import Layer, PrecisionVerdict, Report, SubjectReport
 from stabdiag.reports._place import place, title
 from stabdiag.reports.text import verdict_words

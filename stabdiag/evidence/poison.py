@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stabdiag.counterpart import Counterparts
+from stabdiag.evidence.counterpart import Counterparts
+from stabdiag.evidence.graph import is_live
 from stabdiag.formats import Format
-from stabdiag.graph import is_live
 from stabdiag.trace import Op, Run, Value
 
 # Ops that write a constant into a tensor: an infinity in their arguments is the author's intention.

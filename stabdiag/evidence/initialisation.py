@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod, sqrt
 
-from stabdiag.depth import data_of, weights_of
+from stabdiag.evidence.depth import data_of, weights_of
+from stabdiag.evidence.graph import is_layer
 from stabdiag.finding import Fix
-from stabdiag.graph import is_layer
 from stabdiag.trace import Op, Parameter, Run
 
 GAINS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.expressions.zoo import MEAN, model_file
+from tests.evidence.expressions.zoo import MEAN, model_file
 from tests.rule_examples import scanned
 
 ROOT = """

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, isfinite, log2
 
-from stabdiag.counterpart import Counterparts, reference_of
+from stabdiag.evidence.counterpart import Counterparts, reference_of
+from stabdiag.evidence.poison import harmful, overflowed
 from stabdiag.formats import Format, format_of
-from stabdiag.poison import harmful, overflowed
 from stabdiag.trace import DISCRETE, Op, Run, Trace
 
 ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])

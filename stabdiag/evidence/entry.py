@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stabdiag.depth import data_of
-from stabdiag.graph import is_layer
+from stabdiag.evidence.depth import data_of
+from stabdiag.evidence.graph import is_layer
 from stabdiag.trace import Op, Run
 
 _TABLES = ("embedding", "_embedding_bag")

@@ -1,0 +1,1 @@
+"""The CI gate: what is accepted, what is new, what got worse."""

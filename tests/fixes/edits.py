@@ -196,6 +196,16 @@ EDITS: list[tuple[str, str, str]] = [
         "class Net(nn.Module):\n    def forward(self, x):\n        h = self.f(x)\n"
         "        h = (h.float() / (h.float().norm(dim=-1) + 1e-8)).to(h.dtype)\n        return self.g(h)\n",
     ),
+    (
+        "float32-loss",
+        "def loss(out):\n    return «out.square()».mean()\n",
+        "def loss(out):\n    out = out.float()\n    return out.square().mean()\n",
+    ),
+    (
+        "float32-loss",
+        "def loss(out):\n    a, b = out\n    return «a.square()».mean() + b\n",
+        "def loss(out):\n    a, b = (part.float() for part in out)\n    return a.square().mean() + b\n",
+    ),
     ("float64-island", "d = «a - b»", "d = (a.double() - b.double()).to(a.dtype)"),
     (
         "float32-phases",

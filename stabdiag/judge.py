@@ -50,9 +50,9 @@ def _what_changed(attempt: Attempt, before: SubjectReport, after: SubjectReport)
     """What an author wants to know about a proven fix."""
     note = "" if attempt.fix.diff or not attempt.state.after_build else OUTSIDE
     difference = _difference(before.output_sample, after.output_sample)
+    if all(remedy.kind == "training" for remedy in attempt.remedies):
+        return note
     if not _keeps_function(attempt):
-        if all(remedy.kind == "training" for remedy in attempt.remedies):
-            return note
         return f"{note}; changes the function by design".removeprefix("; ")
     if difference is None:
         return note

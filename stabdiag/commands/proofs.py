@@ -92,5 +92,5 @@ def _by_hand(outcome: Outcome) -> list[str]:
     settings = [a.fix for a in outcome.accepted if a.remedy.kind == "training"]
     if settings:
         lines += ["", "In the training script:", ""]
-        lines += [f"    {fix.snippet or fix.title}" for fix in settings]
+        lines += [f"    {line}" for fix in settings for line in (fix.snippet or fix.title).splitlines()]
     return lines

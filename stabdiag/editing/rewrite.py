@@ -182,13 +182,19 @@ def _lift(source: Source, match: Match, name: str, way: tuple[Step, ...], edit: 
         wrapped = written(source, f"torch.{made.op}(z{extra})", {"z": first.name.value}) if made is not None else wrapped
     others = pair.names_of_output(source) if first.assign is None else flow.uses(source, first.assign)
     for use in others:
-        if not start <= source.span(use)[0] < end and not _inside_steps(source, use, match):
+        if not start <= source.span(use)[0] < end and not _inside_steps(source, use, match) and not _is_metadata(source, use):
             if any(
                 n.value != "self" and n is not node for n in flow.names_in(source, last.value) if _is_local(source, n, node)
             ):
                 return False
             edit.splices.append(replacement(source, use, wrapped))
     return True
+
+
+def _is_metadata(source: Source, use: cst.Name) -> bool:
+    """Whether a use asks for what the operation does not change: `p.dtype`, `p.device`."""
+    above = source.parents[use]
+    return isinstance(above, cst.Attribute) and above.attr.value in ("dtype", "device", "shape", "ndim")
 
 
 def _is_local(source: Source, name: cst.Name, node: cst.CSTNode) -> bool:

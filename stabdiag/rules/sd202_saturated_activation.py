@@ -327,7 +327,7 @@ def _fixes(kind: str, scale: LayerScale | None) -> list[Fix]:
     if scale is not None:
         fixes.append(remedy(scale.parameter.name, kind))
     else:
-        fixes.append(Fix("standardise-input", "standardise what enters the layer", "x = (x - x.mean(0)) / (x.std(0) + 1e-5)"))
+        fixes.append(Fix("standardise-data", "standardise what enters the layer", "x = (x - x.mean(0)) / (x.std(0) + 1e-5)"))
     fixes.append(Fix("layer-norm", "normalise the pre-activation", f"{kind}(F.layer_norm(h, h.shape[-1:]))"))
     fixes.append(Fix("replace-activation", f"use an activation that does not saturate instead of {kind}", "F.silu(h)"))
     return fixes

@@ -56,9 +56,11 @@ EDITS: list[tuple[str, str, str]] = [
         "bce-with-logits",
         FORWARD.format("torch.sigmoid(self.fc(x))", "0").replace(
             "    return 0",
-            "    a = y * «torch.log(out)»\n    b = (1 - y) * torch.log(1 - out)\n    return -(a + b).mean()",
+            "    y = t.to(out.dtype)\n    a = y * «torch.log(out)»\n    b = (1 - y) * torch.log(1 - out)\n    return -(a + b).mean()",
         ),
-        FORWARD.format("self.fc(x)", "F.binary_cross_entropy_with_logits(out, y)"),
+        FORWARD.format("self.fc(x)", "F.binary_cross_entropy_with_logits(out, y)").replace(
+            "    return F.", "    y = t.to(out.dtype)\n    return F."
+        ),
     ),
     ("logsigmoid", "y = «torch.log(torch.sigmoid(z))»", "y = F.logsigmoid(z)"),
     ("logsigmoid", "y = «torch.log(1 - torch.sigmoid(a + b))»", "y = F.logsigmoid(-(a + b))"),
@@ -193,6 +195,16 @@ EDITS: list[tuple[str, str, str]] = [
         "        return self.g(h)\n",
         "class Net(nn.Module):\n    def forward(self, x):\n        h = self.f(x)\n"
         "        h = (h.float() / (h.float().norm(dim=-1) + 1e-8)).to(h.dtype)\n        return self.g(h)\n",
+    ),
+    (
+        "float32-loss",
+        "def loss(out):\n    return «out.square()».mean()\n",
+        "def loss(out):\n    out = out.float()\n    return out.square().mean()\n",
+    ),
+    (
+        "float32-loss",
+        "def loss(out):\n    a, b = out\n    return «a.square()».mean() + b\n",
+        "def loss(out):\n    a, b = (part.float() for part in out)\n    return a.square().mean() + b\n",
     ),
     ("float64-island", "d = «a - b»", "d = (a.double() - b.double()).to(a.dtype)"),
     (

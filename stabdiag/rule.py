@@ -112,9 +112,10 @@ class Rule:
 
     @property
     def severities(self) -> list[str]:
-        """Severities the rule can report, worst first, from its source."""
+        """Severities the rule can report, worst first, from its source; all of them where shared evidence decides."""
         source = inspect.getsource(self.module)
-        return [s.value for s in Severity if f"Severity.{s.name}" in source]
+        named = [s.value for s in Severity if f"Severity.{s.name}" in source]
+        return named or [s.value for s in Severity]
 
     def check(self, trace: Trace, thresholds: Mapping[str, Any] | None = None) -> Iterator[Finding]:
         """Judge a trace. Unknown thresholds raise TypeError."""

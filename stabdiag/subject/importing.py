@@ -61,6 +61,8 @@ def import_target(target: Target) -> ModuleType:
     if target.path is not None:
         tree = _parse(target.path)
     argv, sys.argv = sys.argv, [shown]
+    # A guest leaves no bytecode behind; it would also be stale when a file changes twice within its time stamp's second.
+    wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         with torch.enable_grad(), _silent_argparse():
             return importlib.import_module(target.module) if target.path is None else _import_file(target.path, tree)
@@ -84,7 +86,7 @@ def import_target(target: Target) -> ModuleType:
             user_traceback(error),
         ) from error
     finally:
-        sys.argv = argv
+        sys.argv, sys.dont_write_bytecode = argv, wrote
 
 
 @contextmanager

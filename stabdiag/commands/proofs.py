@@ -37,8 +37,14 @@ def render(outcome: Outcome, *, only_proven: bool = True) -> str:
     assert isinstance(written, StringIO)
     text = "".join(line.rstrip() + "\n" for line in written.getvalue().splitlines())
     for path, edited in sorted(outcome.state.texts.items()):
-        text += "\n" + _colored(diff(text_of(Path(path)), edited, os.path.relpath(path).replace(os.sep, "/")), color)
+        text += "\n" + _colored(diff(text_of(Path(path)), edited, _shown(path)), color)
     return text + "".join(f"{line}\n" for line in _by_hand(outcome))
+
+
+def _shown(path: str) -> str:
+    """A path below the working directory as it is below it, any other by its name."""
+    near = os.path.relpath(path).replace(os.sep, "/")
+    return Path(path).name if near.startswith("..") else near
 
 
 def _colored(difference: str, color: bool) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from stabdiag.attempt import Attempt
 from stabdiag.editing.source import diff, text_of
-from stabdiag.finding import Severity
+from stabdiag.finding import Finding, Severity
 from stabdiag.prove import Outcome
 from stabdiag.reports._place import one_line
 
@@ -82,10 +82,30 @@ def _summary(outcome: Outcome) -> list[str]:
         return ["nothing to fix"]
     tried = f"{len(outcome.attempts)} tried, {len(outcome.accepted)} proven"
     what = "error or warning" if before == 1 else "errors and warnings"
-    return ["", f"{before} {what} → {after}; fixes: {tried}"]
+    return [
+        "",
+        f"{before} {what} → {after}; fixes: {tried}",
+        *(_left(f, outcome) for f in outcome.after.findings if _counts(f)),
+    ]
 
 
-def _count(findings: list) -> int:  # type: ignore[type-arg]
+def _left(finding: Finding, outcome: Outcome) -> str:
+    """A finding that no proven fix removes, and why."""
+    at = finding.location
+    where = f" at {at.path}:{at.line}" if at is not None else ""
+    same = [
+        a for a in outcome.attempts if (a.finding.code, a.finding.module) == (finding.code, finding.module) and not a.fix.proven
+    ]
+    if same:
+        why = f"{same[0].fix.name} is not proven: {one_line(same[0].fix.note)}"
+    elif at is not None and at.library:
+        why = "the line is in a library, which is not edited"
+    else:
+        why = "no remedy applies to this code"
+    return f"left: {finding.code} {finding.name}{where}: {why}"
+
+
+def _count(findings: list[Finding]) -> int:
     return sum(f.status == "new" and f.severity is not Severity.INFO for f in findings)
 
 

@@ -24,6 +24,10 @@ def judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> None
     refused = _refusal(attempt, before, after)
     fix.proven = refused is None
     fix.note = refused if refused is not None else _what_changed(attempt, before, after)
+    if fix.proven and any(f.code == finding.code and f.severity is Severity.WARNING for f in after.findings):
+        fix.note = (
+            f"an error before, a warning now; {fix.note}".removesuffix("; ") if finding.severity is Severity.ERROR else fix.note
+        )
 
 
 def _refusal(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> str | None:

@@ -12,7 +12,7 @@ work, and in full only when it stands that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from stabdiag.attempt import Attempt, State, apply, candidates
@@ -24,7 +24,8 @@ from stabdiag.request import ScanRequest
 Scan = Callable[[ScanRequest], SubjectReport]
 TRIES_PER_FINDING = 8
 PAIRS_PER_FINDING = 4
-_ORDER = "6471235890"  # expressions before what they cause: range, precision, training
+_ORDER = ("SD6", "SD503", "SD305", "SD505", "SD4", "SD7", "SD1", "SD2", "SD3", "SD5", "SD8", "SD")
+"""Expressions and literals before what they cause: range, precision, training."""
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Outcome:
         before, after: the scans of the original and of the state with all accepted fixes.
         attempts: everything that was tried, the proven ones first.
         accepted: the proven attempts that make up `state`, in order.
+        left: the wanted findings of `after`, errors and warnings.
     """
 
     before: SubjectReport
@@ -42,6 +44,7 @@ class Outcome:
     attempts: list[Attempt]
     accepted: list[Attempt]
     state: State
+    left: list[Finding] = field(default_factory=list)
 
 
 def prove(
@@ -72,6 +75,7 @@ def prove(
             else:
                 given_up.add(_key(finding))
     outcome.attempts.sort(key=lambda a: a not in outcome.accepted)
+    outcome.left = [f for f in outcome.after.findings if _is_loud(f) and wanted(f)]
     return outcome
 
 
@@ -86,12 +90,16 @@ def annotate(report: SubjectReport, outcome: Outcome) -> None:
 
 def _next(report: SubjectReport, wanted: Callable[[Finding], bool], given_up: set[tuple[str, str, str]]) -> Finding | None:
     """The finding to repair next; the order of the report decides among those of one kind."""
-    open_ones = [
-        f
-        for f in report.findings
-        if f.severity is not Severity.INFO and f.status == "new" and wanted(f) and _key(f) not in given_up
-    ]
-    return min(open_ones, key=lambda f: (-f.severity.rank, _ORDER.index(f.code[2])), default=None)
+    open_ones = [f for f in report.findings if _is_loud(f) and wanted(f) and _key(f) not in given_up]
+    return min(open_ones, key=lambda f: (-f.severity.rank, _place_in_order(f)), default=None)
+
+
+def _is_loud(finding: Finding) -> bool:
+    return finding.severity is not Severity.INFO and finding.status == "new"
+
+
+def _place_in_order(finding: Finding) -> int:
+    return next(i for i, prefix in enumerate(_ORDER) if finding.code.startswith(prefix))
 
 
 def _key(finding: Finding) -> tuple[str, str, str]:

@@ -110,11 +110,12 @@ def test_what_cannot_be_repaired_exits_1_and_is_shown_on_demand(capsys):
     code, out, _ = fix(capsys, "model.py")
     assert code == 1
     assert "1 error or warning → 1" in out
+    assert "left: SD601 log-of-softmax at model.py:5: no remedy applies to this code\n" in out
 
 
 def test_failed_attempts_are_shown_on_demand(capsys, monkeypatch):
     monkeypatch.setattr("stabdiag.judge._refusal", lambda *a: "still found: breaks")
-    assert "still found" not in fix(capsys, "model.py")[1]
+    assert "no      " not in fix(capsys, "model.py")[1]
     assert "no      " in (out := fix(capsys, "model.py", "--unproven")[1]) and "still found: breaks" in out
 
 

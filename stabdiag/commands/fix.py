@@ -105,8 +105,7 @@ def fix(
     for path in contents:
         to_stderr(f"wrote {path}")
     floor = 3 if options.fail_on == "never" else Severity(options.fail_on).rank
-    left = [f for f in outcome.after.findings if f.status == "new" and f.severity.rank >= floor and f.code in codes]
-    return int(bool(left))
+    return int(any(f.severity.rank >= floor for f in outcome.left))
 
 
 def _contents(texts: dict[str, str], target: str, output: Path | None, *, write: bool, force: bool) -> dict[Path, bytes]:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from stabdiag.attempt import Attempt
 from stabdiag.editing.source import diff, text_of
-from stabdiag.finding import Severity
+from stabdiag.finding import Finding, Severity
 from stabdiag.prove import Outcome
 from stabdiag.reports._place import one_line
 
@@ -37,8 +37,14 @@ def render(outcome: Outcome, *, only_proven: bool = True) -> str:
     assert isinstance(written, StringIO)
     text = "".join(line.rstrip() + "\n" for line in written.getvalue().splitlines())
     for path, edited in sorted(outcome.state.texts.items()):
-        text += "\n" + _colored(diff(text_of(Path(path)), edited, os.path.relpath(path).replace(os.sep, "/")), color)
+        text += "\n" + _colored(diff(text_of(Path(path)), edited, _shown(path)), color)
     return text + "".join(f"{line}\n" for line in _by_hand(outcome))
+
+
+def _shown(path: str) -> str:
+    """A path below the working directory as it is below it, any other by its name."""
+    near = os.path.relpath(path).replace(os.sep, "/")
+    return Path(path).name if near.startswith("..") else near
 
 
 def _colored(difference: str, color: bool) -> str:
@@ -76,10 +82,30 @@ def _summary(outcome: Outcome) -> list[str]:
         return ["nothing to fix"]
     tried = f"{len(outcome.attempts)} tried, {len(outcome.accepted)} proven"
     what = "error or warning" if before == 1 else "errors and warnings"
-    return ["", f"{before} {what} → {after}; fixes: {tried}"]
+    return [
+        "",
+        f"{before} {what} → {after}; fixes: {tried}",
+        *(_left(f, outcome) for f in outcome.after.findings if _counts(f)),
+    ]
 
 
-def _count(findings: list) -> int:  # type: ignore[type-arg]
+def _left(finding: Finding, outcome: Outcome) -> str:
+    """A finding that no proven fix removes, and why."""
+    at = finding.location
+    where = f" at {at.path}:{at.line}" if at is not None else ""
+    same = [
+        a for a in outcome.attempts if (a.finding.code, a.finding.module) == (finding.code, finding.module) and not a.fix.proven
+    ]
+    if same:
+        why = f"{same[0].fix.name} is not proven: {one_line(same[0].fix.note)}"
+    elif at is not None and at.library:
+        why = "the line is in a library, which is not edited"
+    else:
+        why = "no remedy applies to this code"
+    return f"left: {finding.code} {finding.name}{where}: {why}"
+
+
+def _count(findings: list[Finding]) -> int:
     return sum(f.status == "new" and f.severity is not Severity.INFO for f in findings)
 
 

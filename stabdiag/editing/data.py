@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import libcst as cst
 
+from stabdiag.editing import flow
 from stabdiag.editing.source import Source
+from stabdiag.editing.spelling import head
 
 
 def prepared(source: Source, prepare: Callable[[str], str]) -> str | None:
@@ -23,7 +25,7 @@ def prepared(source: Source, prepare: Callable[[str], str]) -> str | None:
     if len(returns) != 1 or returns[0].value is None:
         return None
     tensor, line = _first(returns[0].value), source.statement(returns[0])
-    if tensor is None or line is None:
+    if tensor is None or line is None or _is_integer(source, tensor):
         return None
     name = (
         tensor.value
@@ -44,6 +46,13 @@ def _first(value: cst.BaseExpression) -> cst.BaseExpression | None:
     if isinstance(value, cst.Dict):
         return _first(value.elements[0].value) if value.elements else None
     return value if isinstance(value, cst.Name | cst.Call | cst.BinaryOperation | cst.Subscript) else None
+
+
+def _is_integer(source: Source, tensor: cst.BaseExpression) -> bool:
+    """Whether the text says that a tensor holds integers, such as token ids."""
+    assign = flow.assignment(source, tensor) if isinstance(tensor, cst.Name) else None
+    made = head(source, assign.value if assign is not None else tensor)
+    return made is not None and made.op in ("long", "int", "arange", "randperm", "randint")
 
 
 def _inside(source: Source, name: str, function: cst.FunctionDef | None) -> bool:

@@ -56,7 +56,8 @@ EDITS: list[tuple[str, str, str]] = [
         "bce-with-logits",
         FORWARD.format("torch.sigmoid(self.fc(x))", "0").replace(
             "    return 0",
-            "    y = t.to(out.dtype)\n    a = y * «torch.log(out)»\n    b = (1 - y) * torch.log(1 - out)\n    return -(a + b).mean()",
+            "    y = t.to(out.dtype)\n    a = y * «torch.log(out)»\n    b = (1 - y) * torch.log(1 - out)\n"
+            "    return -(a + b).mean()",
         ),
         FORWARD.format("self.fc(x)", "F.binary_cross_entropy_with_logits(out, y)").replace(
             "    return F.", "    y = t.to(out.dtype)\n    return F."

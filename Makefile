@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-all check clean
 
 demo: .venv/installed
 	-$(BIN)/stabdiag scan sample_models/sick/deep_sigmoid.py
 	$(BIN)/stabdiag scan sample_models/healthy/gpt2.py
 
 test: .venv/installed
+	$(BIN)/python -m pytest -n auto -m "not long"
+
+test-all: .venv/installed
 	$(BIN)/python -m pytest -n auto
 
 check: .venv/installed

@@ -85,7 +85,7 @@ def _summary(outcome: Outcome) -> list[str]:
     return [
         "",
         f"{before} {what} → {after}; fixes: {tried}",
-        *(_left(f, outcome) for f in outcome.after.findings if _counts(f)),
+        *(_left(f, outcome) for f in outcome.left),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stabdiag.containment import contained
 from stabdiag.evidence.structure import modules_of, weights_of_model
 from stabdiag.finding import Finding, Severity
 from stabdiag.picture import layers_of, op_rows
@@ -67,7 +68,10 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     if error is None and base is not None and base.error is not None and not base.outputs:
         error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}")
     rules = selected(request.select, request.extend_select, request.ignore)
-    found = [finding for rule in rules for finding in rule.check(trace, request.thresholds.get(rule.code))]
+    found: list[Finding] = []
+    for rule in sorted(rules, key=lambda rule: rule.code == "SD003"):  # last, because it tells which of the others failed
+        with contained(trace, rule.code, "rule"):
+            found += rule.check(trace, request.thresholds.get(rule.code))
     for finding in found:
         finding.path = trace.subject.path
         if finding.code in request.severity:

@@ -6,6 +6,12 @@ import pytest
 from tests.reports import sample_report
 
 
+@pytest.fixture(autouse=True)
+def _faults_are_raised(monkeypatch):
+    """In tests a rule or experiment that fails fails the test."""
+    monkeypatch.setattr("stabdiag.containment.STRICT", True)
+
+
 @pytest.fixture
 def scanned(monkeypatch):
     """Replace the scan itself by hand-made reports, by target; `scanned.requests` holds what was asked for."""

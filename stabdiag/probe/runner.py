@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stabdiag.containment import contained
 from stabdiag.evidence.scale import recommended_scale
 from stabdiag.probe import optimizer
 from stabdiag.probe.experiments import experiments
@@ -33,7 +34,8 @@ def probe(
 ) -> Trace:
     """Run a subject as the request asks and record what happens.
 
-    `save` is called with the Trace after each part, so that what is known survives a crash of the worker.
+    `save` is called with the Trace after float32 and after the other precisions, so that what is known survives a crash of the
+    worker. Not more often: writing a trace of thousands of ops takes about as long as recording it.
     """
     device = resolve(request.device)
     trace = Trace(subject.facts)
@@ -47,11 +49,11 @@ def probe(
     for name in (p for p in todo.precisions if p not in ("float32", "float64")):
         progress(name, todo.done(trace))
         _low_precision(recorder, trace, name, reference)
-        save(trace)
+    save(trace)
     progress("experiments", todo.done(trace))
     for experiment in experiments():
-        experiment(recorder, trace, request, progress)
-        save(trace)
+        with contained(trace, experiment.__module__.rpartition(".")[2], "experiment"):
+            experiment(recorder, trace, request, progress)
     progress("done", 1.0)
     return trace
 

@@ -4,8 +4,8 @@
 For every batch, group, instance and layer normalisation, counts the elements that one mean and variance are taken over. One
 element is an error (x minus its own mean is 0: the layer forgets its input), two are a warning, fewer than `few` are
 information (the probe batch may be smaller than the one you train with). For batch normalisation in train mode it also measures
-the variance of every channel over the batch: a warning when more than `flat_share` of the channels vary less than 10·eps, where
-eps decides the result and float noise is blown up to unit variance.
+the variance of every channel over the batch: one note for the model, at the flattest layer, when more than `flat_share` of a
+layer's channels vary less than 10·eps, where eps decides the result instead of the statistics.
 
 ## Why it matters
 Statistics over n elements carry a relative error of about √(2/n); at n = 2 the output is ±1 whatever the input. A channel
@@ -59,8 +59,8 @@ Channels that are constant because their input is padding count like others.
 
 ## Thresholds
 - `few` = 16: below it statistics have more than 35 % relative error.
-- `flat_share` = 0.5: share of channels whose variance is below 10·eps. Healthy networks that start with small weights have
-  some such channels behind depthwise convolutions; half of a layer is beyond that.
+- `flat_share` = 0.5: share of channels whose variance is below 10·eps. It stays information: published mobile networks that
+  start every convolution at a standard deviation of 0.02 reach variances of 1e-9 in most of their layers, and train.
 
 ## References
 Ioffe & Szegedy 2015 (arXiv:1502.03167); Wu & He 2018, Group Normalization
@@ -102,6 +102,7 @@ def check(trace: Trace, *, few: int = 16, flat_share: float = 0.5) -> Iterator[F
     if run is None:
         return
     seen: set[object] = set()
+    flat: list[tuple[float, Op]] = []
     for op in run.phase("forward"):
         if op.name not in (*BATCH, *GROUP, *LAYER) or op.site in seen:
             continue
@@ -110,9 +111,10 @@ def check(trace: Trace, *, few: int = 16, flat_share: float = 0.5) -> Iterator[F
         if count is not None and count < few:
             yield _few(trace, op, count)
         if fact := op.facts.get("flat_channels"):
-            share = fact["flat"] / fact["channels"]
-            if share > flat_share:
-                yield _flat(trace, run, op, fact, share)
+            if fact["flat"] / fact["channels"] > flat_share:
+                flat.append((fact["median_variance"], op))
+    if flat:
+        yield _flat(trace, run, min(flat, key=lambda f: (f[0], f[1].index))[1], len(flat))
 
 
 def elements(run: Run, op: Op) -> int | None:
@@ -149,18 +151,19 @@ def _few(trace: Trace, op: Op, count: int) -> Finding:
     )
 
 
-def _flat(trace: Trace, run: Run, op: Op, fact: dict[str, Any], share: float) -> Finding:
-    eps = op.attributes.get("eps", 1e-5)
+def _flat(trace: Trace, run: Run, op: Op, layers: int) -> Finding:
+    fact, eps = op.facts["flat_channels"], op.attributes.get("eps", 1e-5)
+    share = fact["flat"] / fact["channels"]
     message = (
         f"{share:.0%} of the channels that `{op.name}` normalises vary less than 10·eps = {10 * eps:.0e} over the batch "
-        f"(median variance {fact['median_variance'] / max(1, run.batches):.1e})"
+        f"(median variance {fact['median_variance'] / max(1, run.batches):.1e}); {layers} layers do"
     )
     fixes = [
         Fix("kaiming-init", "initialise the layer in front with the right gain", "nn.init.kaiming_normal_(layer.weight)"),
         Fix("module-epsilon", "keep eps below the variance it guards", "nn.BatchNorm2d(channels, eps=1e-8)"),
     ]
-    evidence = {"share": share, "channels": fact["channels"], "eps": eps}
-    return _at(trace, op, Severity.WARNING, message, "eps decides the result", evidence, fixes)
+    evidence = {"share": share, "channels": fact["channels"], "eps": eps, "layers": layers}
+    return _at(trace, op, Severity.INFO, message, "eps decides the result", evidence, fixes)
 
 
 def _at(

@@ -103,16 +103,21 @@ def check(trace: Trace, *, few: int = 16, flat_share: float = 0.5) -> Iterator[F
         return
     seen: set[object] = set()
     flat: list[tuple[float, Op]] = []
+    small: list[tuple[int, Op]] = []
     for op in run.phase("forward"):
         if op.name not in (*BATCH, *GROUP, *LAYER) or op.site in seen:
             continue
         seen.add(op.site)
         count = elements(run, op)
         if count is not None and count < few:
+            small.append((count, op))
+        if (fact := op.facts.get("flat_channels")) and fact["flat"] / fact["channels"] > flat_share:
+            flat.append((fact["median_variance"], op))
+    for count, op in small:
+        if count <= 2:
             yield _few(trace, op, count)
-        if fact := op.facts.get("flat_channels"):
-            if fact["flat"] / fact["channels"] > flat_share:
-                flat.append((fact["median_variance"], op))
+    if small and min(count for count, _ in small) > 2:
+        yield _few(trace, *min(small, key=lambda s: (s[0], s[1].index))[::-1])
     if flat:
         yield _flat(trace, run, min(flat, key=lambda f: (f[0], f[1].index))[1], len(flat))
 

@@ -84,6 +84,10 @@ def _measured(verdict: PrecisionVerdict, run: Run, trace: Trace) -> None:
     if run.loss is None or not isfinite(run.loss):
         verdict.verdict, verdict.reason = "fails", "the loss is not finite"
         return
+    broken = next((p.name for p in run.parameters if p.gradient is not None and p.gradient.nonfinite), "")
+    if broken and run.loss_scale == 1.0:
+        verdict.verdict, verdict.reason = "fails", f"the gradient of {broken} is not finite"
+        return
     error, cosine = run.output_error, run.gradient_cosine
     lost = run.gradient_error is not None and cosine is None and run.gradient_error >= 1.0
     reasons = []

@@ -92,3 +92,18 @@ def test_prediction_agrees_with_measurement_on_real_architectures(name: str, tmp
     for verdict in report.precisions:
         assert verdict.verdict in ("safe", "safe-with-scaling"), verdict
         assert verdict.predicted == verdict.verdict, verdict
+
+
+def test_gradients_that_are_not_finite_fail_although_the_loss_is(tmp_path):
+    from stabdiag.pipeline import scan_here
+    from stabdiag.request import ScanRequest
+
+    path = tmp_path / "model.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.fc = nn.Linear(4, 4)\n\n    def forward(self, x):\n        y = self.fc(x)\n"
+        "        return torch.sqrt((y[:, None] - y[None]).square().sum(-1))\n\n"
+        "def example_inputs():\n    return torch.randn(6, 4)\n\ndef loss(out):\n    return out.mean()\n"
+    )
+    report = scan_here(ScanRequest(target=str(path)))
+    assert {v.name: v.verdict for v in report.precisions}["float32"] == "fails"

@@ -85,7 +85,7 @@ def _measured(verdict: PrecisionVerdict, run: Run, trace: Trace) -> None:
         verdict.verdict, verdict.reason = "fails", "the loss is not finite"
         return
     broken = next((p.name for p in run.parameters if p.gradient is not None and p.gradient.nonfinite), "")
-    if broken and run.loss_scale == 1.0:
+    if broken:
         verdict.verdict, verdict.reason = "fails", f"the gradient of {broken} is not finite"
         return
     error, cosine = run.output_error, run.gradient_cosine

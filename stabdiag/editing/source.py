@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from difflib import unified_diff
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
@@ -26,19 +26,30 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 @dataclass(eq=False)
 class Source:
-    """A parsed file. `text` is exactly what was read, line endings included;
+    """A parsed file.
+
+    `text` is exactly what was read, line endings included; `memory` keeps what was worked out about the file.
     Raises libcst.ParserSyntaxError for what is no Python.
     """
 
     path: str
     text: str
     tree: cst.Module = field(init=False, repr=False)
+    memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        wrapper = MetadataWrapper(cst.parse_module(self.text), unsafe_skip_copy=True)
-        self.tree = wrapper.module
-        self.positions: dict[cst.CSTNode, CodeRange] = dict(wrapper.resolve(PositionProvider))
-        self.parents: dict[cst.CSTNode, cst.CSTNode] = dict(wrapper.resolve(ParentNodeProvider))
+        self._wrapper = MetadataWrapper(cst.parse_module(self.text), unsafe_skip_copy=True)
+        self.tree = self._wrapper.module
+
+    @cached_property
+    def positions(self) -> dict[cst.CSTNode, CodeRange]:
+        """Where every node stands; lines count from 1, columns count characters from 0."""
+        return dict(self._wrapper.resolve(PositionProvider))
+
+    @cached_property
+    def parents(self) -> dict[cst.CSTNode, cst.CSTNode]:
+        """The node around every node."""
+        return dict(self._wrapper.resolve(ParentNodeProvider))
 
     @cached_property
     def lines(self) -> list[str]:
@@ -68,8 +79,12 @@ class Source:
 
     def all(self, kind: type[Node], accept: Callable[[Node], bool] = lambda node: True) -> list[Node]:
         """Every accepted node of a kind, in order of the text."""
-        nodes = [n for n in self.positions if isinstance(n, kind) and accept(n)]
-        return sorted(nodes, key=lambda n: (self.positions[n].start.line, self.positions[n].start.column))
+        known: list[Node] = self.memory.get(kind, [])
+        if kind not in self.memory:
+            nodes = [n for n in self.positions if isinstance(n, kind)]
+            known = sorted(nodes, key=lambda n: (self.positions[n].start.line, self.positions[n].start.column))
+            self.memory[kind] = known
+        return [n for n in known if accept(n)]
 
     @cached_property
     def _names(self) -> dict[str, list[cst.Name]]:

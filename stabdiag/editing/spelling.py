@@ -60,9 +60,16 @@ class Head:
 
 def head(source: Source, node: cst.BaseExpression) -> Head | None:
     """The outermost operation; None for names, literals and what has no operation of a tensor."""
+    if (head, node) not in source.memory:
+        source.memory[head, node] = _head(source, node)
+    known: Head | None = source.memory[head, node]
+    return known
+
+
+def _head(source: Source, node: cst.BaseExpression) -> Head | None:
     if isinstance(node, cst.BinaryOperation):
         op = _BINARY.get(type(node.operator))
-        return _power(op, (node.left, node.right), source) if op else None
+        return _power(op, (node.left, node.right)) if op else None
     if isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Minus):
         return Head("neg", (node.expression,))
     if isinstance(node, cst.Attribute) and node.attr.value in ("T", "mT", "mH"):
@@ -84,22 +91,22 @@ def _call(source: Source, node: cst.Call) -> Head | None:
             return Head(_SAME.get(kind.lower(), kind.lower()), _positional(args), tuple(made.args))
         if isinstance(node.func, cst.Attribute) and not _is_self(node.func.value):
             op = _SAME.get(node.func.attr.value, node.func.attr.value)
-            return _power(op, (node.func.value, *_positional(args)), source, args)
+            return _power(op, (node.func.value, *_positional(args)), args)
         return None
     if not args or args[0].keyword is not None:
         return None
-    return _power(_SAME.get(name, name), _positional(args), source, args[1:])
+    return _power(_SAME.get(name, name), _positional(args), args[1:])
 
 
 def _positional(args: tuple[cst.Arg, ...]) -> tuple[cst.BaseExpression, ...]:
     return tuple(arg.value for arg in args if arg.keyword is None)
 
 
-def _power(op: str, operands: tuple[cst.BaseExpression, ...], source: Source, arguments: tuple[cst.Arg, ...] = ()) -> Head:
+def _power(op: str, operands: tuple[cst.BaseExpression, ...], arguments: tuple[cst.Arg, ...] = ()) -> Head:
     """`x ** 2`, `x * x` and `x.pow(2)` are squares, `x ** 0.5` is a root."""
     if op == "pow" and len(operands) == 2 and (named := _POWERS.get(number(operands[1]) or 0.0)):
         return Head(named, operands[:1])
-    if op == "mul" and len(operands) == 2 and source.code(operands[0]) == source.code(operands[1]):
+    if op == "mul" and len(operands) == 2 and operands[0].deep_equals(operands[1]):
         return Head("square", operands[:1])
     return Head(op, operands, arguments)
 
@@ -116,11 +123,10 @@ def _function(source: Source, function: cst.BaseExpression) -> str | None:
 
 def namespaces(source: Source) -> dict[str, str]:
     """Every name that an import of the file binds -> what it stands for."""
-    known: dict[str, str] | None = source.__dict__.get("_namespaces")
-    if known is None:
+    if namespaces not in source.memory:
         imports: list[cst.Import | cst.ImportFrom] = [*source.all(cst.Import), *source.all(cst.ImportFrom)]
-        known = {name: whole for line in imports for name, whole in bound(line).items()}
-        source.__dict__["_namespaces"] = known
+        source.memory[namespaces] = {name: whole for line in imports for name, whole in bound(line).items()}
+    known: dict[str, str] = source.memory[namespaces]
     return known
 
 

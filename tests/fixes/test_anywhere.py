@@ -1,0 +1,35 @@
+"""A remedy that is asked about any expression of any file either edits it into Python again or says that it does not apply."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import libcst as cst
+import pytest
+
+from stabdiag.editing.source import Source
+from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.remedy import all_remedies
+from stabdiag.trace import Location
+
+SAMPLES = sorted((Path(__file__).parents[2] / "sample_models" / "sick").glob("*.py"))
+REMEDIES = [remedy for remedy in all_remedies().values() if remedy.kind == "source"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda p: p.stem)
+def test_every_remedy_at_every_expression(path: Path) -> None:
+    source = Source("model.py", path.read_text(encoding="utf-8"))
+    for node in source.all(cst.BaseExpression):  # type: ignore[type-abstract]
+        if not isinstance(node, cst.Call | cst.BinaryOperation):
+            continue
+        at, start = source.positions[node], source.positions[node].start
+        end = at.end.column if at.end.line == start.line else None
+        for remedy in REMEDIES:
+            location, fixes = Location("model.py", start.line, start.column, end), [Fix(remedy.name, "")]
+            finding = Finding(remedy.repairs[0], "", Severity.ERROR, "", location=location, precisions=["float16"], fixes=fixes)
+            text = remedy.edit(source, finding)
+            if text is not None:
+                ast.parse(text)
+                assert text != source.text

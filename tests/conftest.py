@@ -6,7 +6,6 @@ from hypothesis import settings
 
 from tests.reports import sample_report
 
-
 # The same examples on every run: a gate that fails by chance teaches people to press the button again.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")

@@ -98,8 +98,6 @@ def emulated(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, A
         return func(*args, **kwargs)
     if info.name in _ONE_DTYPE and len({t.dtype for t in floating}) > 1:
         return func(*args, **kwargs)  # torch refuses to mix dtypes here, and so must we
-    if info.name in _ONE_DTYPE and len({t.dtype for t in floating}) > 1:
-        return func(*args, **kwargs)  # raises, as it does on a GPU: computing it in float32 would hide the author's mistake
     if info.mutates:
         return _emulated_in_place(func, info, args, kwargs)
     wanted = kwargs.get("dtype") or floating[0].dtype

@@ -130,13 +130,18 @@ def _import_file(path: Path, tree: ast.Module) -> ModuleType:
         if folder not in sys.path:
             sys.path.insert(0, folder)
     importlib.invalidate_caches()
+    # The file may have been edited since it was last imported here; an old module would hide that.
+    for known in [
+        known for known, module in list(sys.modules.items()) if not known.startswith("__") and _same_file(module, path)
+    ]:
+        del sys.modules[known]
     name = ".".join(parts)
     if len(parts) == 1 and not _is_free(name, path):
         name = f"stabdiag_subject_{path.stem}"
     if len(parts) > 1:
         importlib.import_module(".".join(parts[:-1]))
     already = sys.modules.get(name)
-    if already is not None and _same_file(already, path):
+    if already is not None and _same_file(already, path):  # its package has just imported it
         return already
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -162,8 +167,8 @@ def _is_free(name: str, path: Path) -> bool:
 
 
 def _same_file(module: ModuleType, path: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and Path(file).resolve() == path
+    file = vars(module).get("__file__")  # not getattr: a lazy module would import its parts to answer
+    return isinstance(file, str) and Path(file).name == path.name and Path(file).resolve() == path
 
 
 def _installed(name: str) -> bool:

@@ -1,6 +1,8 @@
 """Files of every shape that must load with no option at all."""
 
 import random
+import sys
+import types
 from pathlib import Path
 
 import numpy
@@ -255,3 +257,10 @@ def test_the_author_wrote_everything(loaded):
     assert isinstance(subject.make_optimizer(subject.model), torch.optim.SGD)
     assert subject.model[1].num_batches_tracked == 0 and subject.model[1].running_mean.eq(0).all()
     assert isinstance(subject.model, nn.Sequential)
+
+
+def test_a_file_edited_since_it_was_loaded_is_loaded_anew(loaded, monkeypatch):
+    monkeypatch.setitem(sys.modules, "model", types.ModuleType("model"))  # the file's own name is taken
+    first = loaded("def build_model(): return nn.Linear(4, 3)\ndef example_inputs(): return torch.ones(5, 4)")
+    second = loaded("def build_model(): return nn.Linear(6, 3)\ndef example_inputs(): return torch.ones(5, 6)")
+    assert (first.model.in_features, second.model.in_features) == (4, 6)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.operator import operator
 from stabdiag.probe.recorder import SEED, Recorder, Stage, named_tensors
@@ -25,7 +25,7 @@ STEPS = 3
 COST = 3 * STEPS + 1  # forward passes: backward counts twice forward
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(EagerMode):
     """Keeps the results of some ops and the sequence numbers of the autograd nodes that made them."""
 
     def __init__(self, run: Run, wanted: Iterable[int], execute: Execute) -> None:

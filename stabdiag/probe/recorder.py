@@ -188,8 +188,14 @@ class Recorder:
         if loss.requires_grad:
             tracer.watch_gradients(loss)
             tracer.phase = "backward"
-            loss.backward(torch.full_like(loss, scale))
+            backward(loss, scale)
         return outputs
+
+
+def backward(loss: Tensor, scale: float) -> None:
+    """Differentiate `scale` times the loss. A hook puts the scale in: given a gradient to start from, torch imports sympy."""
+    loss.register_hook(lambda gradient: torch.full_like(gradient, scale))
+    loss.backward()
 
 
 def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.operator import Operator, operator
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.tracer import Execute
@@ -50,7 +50,7 @@ class Step:
         values.update(zip(self.outputs, made, strict=False))
 
 
-class Excerpts(TorchDispatchMode):
+class Excerpts(EagerMode):
     """Keeps the arguments of wanted ops while the model runs again. Raises DivergedError when the ops are not those recorded.
 
     Attributes:

@@ -18,10 +18,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stabdiag.probe import source, stats
+from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.facts import Facts
 from stabdiag.probe.layout import unit_dim
 from stabdiag.probe.module_stack import ModuleStack
@@ -40,7 +40,7 @@ def plain(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]
     return func(*args, **kwargs)
 
 
-class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+class Tracer(EagerMode):
     """Records into `run` what happens while it is entered. One tracer records one batch.
 
     Args:
@@ -82,12 +82,6 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
             self.leaf(parameter, "parameter", name)
         for name, buffer in model.named_buffers():
             self.leaf(buffer, "buffer", name)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # A mode that is no part of a compiled graph needs no guard against the compiler: torch would load all of
-        # torch._dynamo for it (0.8 s) and wrap every op. Scanned models run eagerly.
-        return False
 
     # -- values ---------------------------------------------------------------------------------------------------------
 

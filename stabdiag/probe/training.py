@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.operator import operator
 from stabdiag.probe.optimizer import Chosen
 from stabdiag.probe.precision import emulated
-from stabdiag.probe.recorder import SEED, Recorder, Stage
+from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
 
 FIRST_SCALE = 2.0**16  # torch.amp.GradScaler's defaults: initial scale, factor after an overflow
 BACKOFF = 0.5
 
 
-class Emulation(TorchDispatchMode):
+class Emulation(EagerMode):
     """16-bit arithmetic as `precision.emulated` does it, recording nothing."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Trainer:
     def backward(self, loss: Tensor) -> None:
         """Gradients of the scaled loss."""
         with self.arithmetic():
-            loss.backward(torch.full_like(loss, self.scale))
+            backward(loss, self.scale)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """How 16-bit ops run on this stage. Optimizer steps are element by element and round in any case."""

@@ -43,6 +43,7 @@ def main() -> None:
 
 
 def _probe(request: ScanRequest, target: Path, messages: TextIO) -> None:
+    from stabdiag.probe.eager import without_compiler
     from stabdiag.probe.here import probe_file
     from stabdiag.trace_file import dumps
 
@@ -54,6 +55,7 @@ def _probe(request: ScanRequest, target: Path, messages: TextIO) -> None:
         part.write_text(dumps(trace), encoding="utf-8")
         part.replace(target)
 
+    without_compiler()
     probe_file(request, progress, save)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.operator import operator
 from stabdiag.probe.source import here
 from stabdiag.trace import Location
@@ -36,7 +36,7 @@ class Construction:
         return {name: self.written.get(_address(p)) for name, p in model.named_parameters()}
 
 
-class _Writes(TorchDispatchMode):
+class _Writes(EagerMode):
     """Notes which line writes into which memory; the last one wins."""
 
     def __init__(self, written: dict[int, Location]) -> None:

@@ -1,8 +1,8 @@
 """The Trace: everything a probe measured, in plain numbers.
 
 This is the border. Before it lives what imports torch and runs the user's code; behind it nothing does. A Trace is made of
-dataclasses of numbers, strings, lists and dicts, so it can be written to a file and judged again later (`to_json`,
-`from_json`). The Trace of one scan holds one `Run` per precision, seed and training step that was probed.
+dataclasses of numbers, strings, lists and dicts, so it can be written to a file and judged again later
+(`stabdiag.trace_file`). The Trace of one scan holds one `Run` per precision, seed and training step that was probed.
 
 A `Run` is a graph: `ops` in order of execution, `values` that flow between them. A value is a leaf (`input`, `parameter`,
 `buffer`, `constant`) or the result of an op; ids are indices into `Run.values`.

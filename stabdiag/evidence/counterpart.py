@@ -9,7 +9,10 @@ from stabdiag.trace import Op, Run, Trace, Value
 
 
 def keyed(run: Run) -> list[tuple[tuple[object, ...], Op]]:
-    """Every op with its identity across runs: site, call of its module, occurrence there."""
+    """Every op with its identity across runs: site, call of its module, occurrence there. Worked out once per finished run."""
+    known: list[tuple[tuple[object, ...], Op]] | None = run.__dict__.get("_keyed")
+    if known is not None and len(known) == len(run.ops):
+        return known
     counts: dict[tuple[object, ...], int] = {}
     pairs: list[tuple[tuple[object, ...], Op]] = []
     for op in run.ops:
@@ -17,6 +20,7 @@ def keyed(run: Run) -> list[tuple[tuple[object, ...], Op]]:
         occurrence = counts.get(site, 0)
         counts[site] = occurrence + 1
         pairs.append(((*site, occurrence), op))
+    run.__dict__["_keyed"] = pairs
     return pairs
 
 

@@ -32,7 +32,7 @@ def probe_in_worker(
 ) -> tuple[Trace | None, ScanError | None]:
     """Probe in a process of its own. Returns what is known and why there is no more; the error is None for a whole scan."""
     with tempfile.TemporaryDirectory(prefix="stabdiag-") as folder:
-        asked, answer = Path(folder, "request.json"), Path(folder, "trace.json")
+        asked, answer = Path(folder, "request.json"), Path(folder, "trace.pickle")
         asked.write_text(json.dumps(request.to_dict()), encoding="utf-8")
         command = [sys.executable, "-m", "stabdiag.probe.worker", str(asked), str(answer)]
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p), PYTHONUNBUFFERED="1")
@@ -43,7 +43,7 @@ def probe_in_worker(
             error = _follow(worker, request, progress)
         finally:
             _end(worker)
-        trace = loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+        trace = loads(answer.read_bytes()) if answer.exists() else None
     return trace, error
 
 

@@ -21,7 +21,7 @@ from stabdiag.trace import Trace
 
 
 def main() -> None:
-    """Entry point: `python -m stabdiag.probe.worker REQUEST.json TRACE.json`."""
+    """Entry point: `python -m stabdiag.probe.worker REQUEST.json TRACE.pickle`."""
     request = ScanRequest.from_dict(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -52,7 +52,7 @@ def _probe(request: ScanRequest, target: Path, messages: TextIO) -> None:
 
     def save(trace: Trace) -> None:
         part = target.with_suffix(".part")
-        part.write_text(dumps(trace), encoding="utf-8")
+        part.write_bytes(dumps(trace))
         part.replace(target)
 
     without_compiler()

@@ -118,7 +118,8 @@ def check(trace: Trace) -> Iterator[Finding]:
 def _literals(trace: Trace, base: Run, precision: str) -> Iterator[Finding]:
     """The first literal beyond the range at or behind the place where a precision broke."""
     limits, run = format_of(precision), trace.run(precision)
-    reached = set() if run is None else {op.index for o in run.ops if (op := Counterparts(run, base).op(o)) is not None}
+    there = None if run is None else Counterparts(run, base)
+    reached = {op.index for o in run.ops if (op := there.op(o)) is not None} if run is not None and there is not None else set()
     for op in base.phase("forward", "loss"):
         value = next((op.attributes[k] for k in ("value", "fill_value") if k in op.attributes), None)
         if op.name not in WRITES_A_CONSTANT or op.index in reached or not isinstance(value, int | float):

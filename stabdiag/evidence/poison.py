@@ -115,7 +115,12 @@ def _outcomes(run: Run, origin: dict[int, Birth]) -> None:
 
 
 def healed_wrong(run: Run, birth: Birth) -> Op | None:
-    """The first live op that made a finite but wrong number of the poison, against the reference; None if none did."""
+    """The first live op that made a finite but wrong number of the poison, against the reference; None if none did.
+
+    An infinity that the author wrote is in the reference too, and no reason for a difference from it.
+    """
+    if birth.intended:
+        return None
     for index in birth.healed:
         value = run.output_of(run.ops[index])
         if value is not None and value.error is not None and value.error > HEALED_WRONG and is_live(run, index):

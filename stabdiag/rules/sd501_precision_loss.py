@@ -106,7 +106,12 @@ from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
 
 # Functions whose result depends on the absolute error of a large operand: the edit belongs where the operand is made.
-_OF_ABSOLUTE_ERROR = frozenset(["cos", "sin", "tan", "exp", "exp2", "expm1", "remainder", "fmod", "frac", "floor", "round"])
+# fmt: off
+_OF_ABSOLUTE_ERROR = frozenset((
+    "cos", "sin", "tan", "exp", "exp2", "expm1", "remainder", "fmod", "frac", "floor", "round", "embedding",
+    "_embedding_bag", "index", "index_select", "gather", "take",
+))
+# fmt: on
 
 
 def check(trace: Trace, *, warning: float = LIMIT, error: float = 256.0, output_error: float = 0.1) -> Iterator[Finding]:
@@ -163,5 +168,11 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
 
 
 def _operand(run: Run, op: Op) -> Op:
-    found = next((p for v in op.inputs if (p := run.producer(run.behind_views(v))) is not None), None)
-    return found if found is not None and found.location is not None else op
+    """The op that makes what a function is given; what makes the rounded number, where it is given integers cast from one."""
+    for value_id in op.inputs:
+        made = run.producer(run.behind_views(value_id))
+        while made is not None and made.inputs and not run.values[made.outputs[0]].dtype.startswith(("float", "bfloat")):
+            made = run.producer(run.behind_views(made.inputs[0]))
+        if made is not None and made.location is not None:
+            return made
+    return op

@@ -92,6 +92,21 @@ h = torch.cat([a.sin(), a.cos()], -1)
 return self.o(torch.tanh(self.e(h)) * x)""",
         "torch.randn(50, 16, generator=g)",
     ),
+    "timestep-angles-before-causal-attention": model(
+        "self.q, self.o = nn.Linear(16, 16), nn.Linear(16, 4)",
+        """t = torch.arange(x.shape[1], dtype=x.dtype)
+a = t[:, None] * torch.exp(-torch.arange(16, dtype=x.dtype) / 16)  # expect: SD501
+q = self.q(x) * a.cos()
+return self.o(q + F.scaled_dot_product_attention(8 * q, q, q, is_causal=True))""",
+        "torch.randn(2, 600, 16, generator=g)",
+    ),
+    "positions-counted-in-model-dtype": model(
+        "self.t, self.p, self.o = nn.Embedding(30, 8), nn.Embedding(500, 8), nn.Linear(8, 30)",
+        """there = (x > 0).to(self.t.weight.dtype)
+position = torch.cumsum(there, 1) * there  # expect: SD501
+return self.o(self.t(x) + self.p(position.long() - 1))""",
+        "torch.randint(1, 30, (2, 400), generator=g)",
+    ),
     "expanded-distance": model(
         "self.c, self.o = nn.Parameter(100 + torch.randn(10, 3)), nn.Linear(10, 4)",
         """d2 = (x**2).sum(-1, keepdim=True) + (self.c**2).sum(-1) - 2 * x @ self.c.T  # expect: SD503

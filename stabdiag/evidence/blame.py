@@ -20,6 +20,7 @@ ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum
 DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
 LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
 FLOAT32_HARM = 2.0**-14  # outputs of a float32 run that are more accurate than this suffice for any training
+FIRST_DIGIT = 0.1  # outputs further off than this are looked into from half the limit on: healthy models reach 0.03 and I = 1.6
 FLOAT32_FACTOR = 4.0  # accumulation orders differ: healthy float32 runs reach I = 6.2, half precisions 1.6
 
 
@@ -102,6 +103,7 @@ def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
     errors = Errors(trace, run)
     float32 = format_of(run.precision).name == "float32"
     limit, harm = (limit * FLOAT32_FACTOR, FLOAT32_HARM) if float32 else (limit, 0.0)
+    limit = limit / 2 if (run.output_error or 0.0) > FIRST_DIGIT else limit
     broken = harmful(run)
     if errors.there is None or any(overflowed(run, birth, errors.there, format_of(run.precision)) for birth in broken):
         return None

@@ -108,6 +108,12 @@ class Stats:
         exponent = log2(magnitude)
         return sum(n for e, n in self.histogram.items() if e < exponent) / total
 
+    def energy_below(self, magnitude: float) -> float:
+        """Share of the sum of squares that elements with |x| < magnitude (a power of two) hold, NaN when all are zero."""
+        energies = {e: n * 4.0 ** min(max(e, -500), 500) for e, n in self.histogram.items()}
+        total = sum(energies.values())
+        return sum(x for e, x in energies.items() if e < log2(magnitude)) / total if total else float("nan")
+
     def underflow(self, format: Format, scale: float = 1.0) -> float:
         """Share of the non-zero elements that round to 0 in the format after multiplication by `scale` (a power of two)."""
         return self.below(format.smallest / 2 / scale)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -31,8 +31,9 @@ class _Writer(pickle.Pickler):
             return NotImplemented
         if hasattr(item, "tolist"):
             item = item.tolist()
-        for kind in (bool, int, float, str, list, dict):
-            if isinstance(item, kind):
+        kinds: tuple[Callable[[Any], Any], ...] = (bool, int, float, str, list, dict)
+        for kind in kinds:
+            if isinstance(item, kind):  # type: ignore[arg-type]
                 return kind, (kind(item),)
         return (tuple, (list(item),)) if isinstance(item, tuple) else NotImplemented
 

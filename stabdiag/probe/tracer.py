@@ -49,7 +49,7 @@ class Tracer(EagerMode):
         execute: how an op is run.
         measurements: what rules want recorded at which ops.
         compare: called as `compare(op, value, tensor)` for every measured result; sets `value.error` or keeps a sample.
-        statistics: False records the graph only.
+        statistics: False records the graph, and what `compare` finds, only.
     """
 
     def __init__(
@@ -220,11 +220,11 @@ class Tracer(EagerMode):
                     self._compare(op, value, tensor)
                 continue
             value.unit_dim = unit_dim(info.name, value.shape, known_inputs, op.attributes)
-            if not self._statistics or not info.made or (info.results is not None and slot >= info.results):
+            if not info.made or (info.results is not None and slot >= info.results):
                 continue
-            if info.view and op.inputs and _same_elements(shown := values[op.inputs[0]], value):
+            if self._statistics and info.view and op.inputs and _same_elements(shown := values[op.inputs[0]], value):
                 value.stats = shown.stats
-            elif not info.view or info.name == "_to_copy":
+            elif self._statistics and (not info.view or info.name == "_to_copy"):
                 value.stats = cast("Stats | None", stats.measure(tensor))  # Pending on CUDA until the run is over
             if self._compare is not None and (not info.view or info.name == "_to_copy"):
                 self._compare(op, value, tensor)

@@ -23,7 +23,9 @@ from stabdiag.probe.recorder import Recorder
 from stabdiag.trace import Run, Trace
 
 STEPS = (0, 2)
-SUSPICIOUS = 0.5  # share of one gradient's elements below the format's range that makes the run worth its cost
+SUSPICIOUS = 0.05  # share of one gradient's energy below the format's range that makes the run worth its cost
+LOST = 0.5  # share of its energy from which a parameter's gradient counts as lost
+COST = 1.5  # bare training steps of one recorded step, float32 or emulated, as `plan._COST`
 
 
 def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
@@ -44,12 +46,20 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
             weights = {n: p.detach().clone() for n, p in model.named_parameters()}
             for name in wanted:
                 found[name][str(step)] = _lost(recorder, name, step, weights, reference, _scale(request, name))
+            trace.spent["unscaled"] = trace.spent.get("unscaled", 0.0) + COST * (1 + len(wanted)) + step
+            # What arrives at the start is not lost at both times, and later steps are not worth their cost.
+            wanted = [name for name in wanted if any(f["lost"] > LOST for f in found[name][str(step)].values())]
+            if not wanted:
+                break
     trace.experiments["unscaled"] = found
 
 
 def _suspicious(base: Run, format: Format) -> bool:
     gradients = [v.gradient for v in base.values] + [p.gradient for p in base.parameters]
-    return any(g is not None and g.max_abs > 0 and g.underflow(format, base.loss_scale) > SUSPICIOUS for g in gradients)
+    return any(
+        g is not None and g.max_abs > 0 and g.energy_below(format.smallest / 2 / base.loss_scale) > SUSPICIOUS
+        for g in gradients
+    )
 
 
 def _scale(request: Any, precision: str) -> float:

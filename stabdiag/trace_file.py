@@ -63,7 +63,7 @@ def loads(text: str) -> Trace:
     def parameter(item: Any) -> Parameter:
         have = dict(zip((f.name for f in fields(Parameter)), item, strict=True))
         have |= {"stats": stats(have["stats"]), "gradient": stats(have["gradient"]), "shape": tuple(have["shape"])}
-        have |= {"made_at": place(have["made_at"]), "initialised_at": place(have["initialised_at"])}
+        have |= {f: place(have[f]) for f in ("made_at", "initialised_at", "initialised_for", "copied_at")}
         return Parameter(**have)
 
     def run(item: Any) -> Run:
@@ -78,5 +78,6 @@ def loads(text: str) -> Trace:
     have["subject"] = SubjectFacts(*have["subject"])
     have["runs"] = [run(r) for r in have["runs"]]
     have["not_run"] = [NotRun(*n) for n in have["not_run"]]
+    have["data"] = {n: place(at) for n, at in have["data"].items()}
     have["modules"] = {name: place(at) for name, at in have["modules"].items()}
     return Trace(**have)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from stabdiag.trace import Location, Op, Parameter, Trace
 
 
@@ -16,6 +18,16 @@ def line_of_op(trace: Trace, op: Op) -> Location | None:
     return trace.modules.get(op.module) or at or trace.modules.get(op.layer)
 
 
-def line_of_weight(trace: Trace, parameter: Parameter) -> Location | None:
-    """The line that gave a parameter its content, else the line that constructed its module."""
-    return parameter.initialised_at or parameter.made_at or trace.modules.get(parameter.module)
+def line_of_weight(trace: Trace, parameter: Parameter, blamed: Collection[str] = ()) -> Location | None:
+    """The line that gave a parameter its content, else the line that constructed its module.
+
+    A function of the author's that initialises other parameters as well, for other calls than the `blamed` ones, is not what is
+    wrong: then it is the line that calls it with these arguments.
+    """
+    written, caller = parameter.initialised_at, parameter.initialised_for
+    if written is not None and caller is not None and blamed and trace.base is not None:
+        alike = [p for p in trace.base.parameters if p.initialised_at == written and len(p.shape) == len(parameter.shape)]
+        others = {p.initialised_for for p in alike if p.name not in blamed}
+        if others and caller not in others:
+            return caller
+    return written or parameter.made_at or trace.modules.get(parameter.module)

@@ -71,7 +71,6 @@ class _Writes(EagerMode):
             if info.name in _COPIES:
                 self._copy(args[0], address)
             elif info.mutates or all(_address(a) != address for a in args if isinstance(a, Tensor)):
-                self._construction.copied.pop(address, None)
                 self._note(address)
         return result
 
@@ -79,6 +78,7 @@ class _Writes(EagerMode):
         frames = callers() or [at for at in (here(),) if at is not None]
         if frames:
             self._construction.written[address] = frames
+            self._construction.copied.pop(address, None)
 
     def _copy(self, source: Any, address: int) -> None:
         known = self._construction.written.get(_address(source)) if isinstance(source, Tensor) else None

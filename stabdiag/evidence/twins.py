@@ -12,7 +12,8 @@ ROWS = 4096
 def measure(weight: Any, gradient: Any) -> Mapping[str, Any] | None:
     """What is known about the units of a weight, None where there are none to compare.
 
-    `units` that can be judged, how many of them have `twins`, how many have `zero` weights, whether any is `reached` by a
+    `units` that can be judged, how many of them have `twins`, how many would if the length and sign of gradients did not count
+    (`parallel`), how many have `zero` weights, whether any is `reached` by a
     gradient, how many numbers a unit is made of (`width`), how many dimensions of one lie before the units (`leading`), and
     projections of the whole `weight` and of its `gradient`.
     """
@@ -33,19 +34,11 @@ def measure(weight: Any, gradient: Any) -> Mapping[str, Any] | None:
     if units < 2:
         return None
     whole = _directions(w, units)
-    features = _scaled(w).new_zeros(units, 16)
-    features[:, :8], features[:, 8:] = _scaled(w), _scaled(g)
-    key = features @ _directions(features, 16)[:, 0]
-    rows = features[key.argsort()]
-    apart = (rows[1:] - rows[:-1]).abs().amax(1)
-    same = apart <= TOLERANCE * rows.abs().amax(1)[1:]
-    twin = same.new_zeros(units)
-    twin[1:] |= same
-    twin[:-1] |= same
     zero = (w.abs().amax(1) == 0).sum()
     return {
         "units": units,
-        "twins": int(twin.sum()),
+        "twins": _twins(w, g),
+        "parallel": _twins(w, g / g.gather(1, g.abs().argmax(1, keepdim=True))) if bool(reached.any()) else 0,
         "zero": int(zero),
         "reached": bool(reached.any()),
         "width": weight[0].numel(),
@@ -53,6 +46,20 @@ def measure(weight: Any, gradient: Any) -> Mapping[str, Any] | None:
         "weight": (w * whole).sum(0).tolist(),
         "gradient": (g * whole).sum(0).tolist(),
     }
+
+
+def _twins(w: Any, g: Any) -> int:
+    """How many rows agree with another one in both."""
+    features = w.new_zeros(w.shape[0], 16)
+    features[:, :8], features[:, 8:] = _scaled(w), _scaled(g)
+    key = features @ _directions(features, 16)[:, 0]
+    rows = features[key.argsort()]
+    apart = (rows[1:] - rows[:-1]).abs().amax(1)
+    same = apart <= TOLERANCE * rows.abs().amax(1)[1:]
+    twin = same.new_zeros(w.shape[0])
+    twin[1:] |= same
+    twin[:-1] |= same
+    return int(twin.sum())
 
 
 def _projected(tensor: Any) -> Any:

@@ -9,6 +9,9 @@ that layers read as data (learned queries, slots, prompts) are judged alike, a w
 layers: two weights that hold the same and get the same gradient are copies that stay copies (experts behind an undecided
 router, critics with one target).
 
+Rows that hold the same (not zero) and whose gradients point in one direction at the start are a warning: the layer computes one
+feature, and its units part only as fast as what lies behind tells them apart.
+
 Not counted: the last layer before the output (each of its units has a target of its own, so a zero-initialised linear or
 logistic model is convex and trains), rows without a gradient in a tensor that has some (tokens that do not occur, experts
 without tokens), frozen parameters. Zero-initialised heads, residual branches and LoRA matrices get different gradients per
@@ -128,12 +131,12 @@ def check(trace: Trace, *, share: float = 0.5, least_units: float = 4, least_wid
     later = trace.run("float32", step=2)
     layers, tokens = _hidden(run), _tokens(run)
 
-    def symmetric(parameter: Parameter) -> bool:
+    def symmetric(parameter: Parameter, agree: str = "twins") -> bool:
         fact = parameter.facts.get("twins")
         if fact is None or not parameter.requires_grad:
             return False
         token = parameter.name in tokens and fact["width"] >= least_width and fact["reached"]
-        alike = fact["units"] >= least_units and fact["twins"] > share * fact["units"]
+        alike = fact["units"] >= least_units and fact[agree] > share * fact["units"]
         return bool(alike and (token or (parameter.name in layers and not fact["leading"])))
 
     after = {p.name: p for p in (later or run).parameters}
@@ -146,11 +149,18 @@ def check(trace: Trace, *, share: float = 0.5, least_units: float = 4, least_wid
     # A zero router in front of copies gets no gradient because of them.
     stuck = [p for p in run.parameters if symmetric(p) and symmetric(after[p.name])]
     stuck = [p for p in stuck if p.facts["twins"]["reached"] or not copied]
+    lasting = {p.name for p in stuck}
+    for parameter in run.parameters:
+        if parameter.name not in lasting and symmetric(parameter, "parallel"):
+            fact = parameter.facts["twins"]
+            if fact["reached"] and fact["width"] >= least_width and not fact["zero"]:
+                stuck.append(parameter)
     places: dict[Location | None, list[Parameter]] = {}
     for parameter in stuck:
         places.setdefault(line_of_weight(trace, parameter, [p.name for p in stuck]), []).append(parameter)
     for location, parameters in places.items():
-        yield _finding(trace, run, location, parameters, tokens | layers)
+        kept = [p for p in parameters if p.name in lasting]
+        yield _finding(trace, run, location, kept or parameters, tokens | layers, bool(kept))
 
 
 def _hidden(run: Run) -> dict[str, Op]:
@@ -227,26 +237,27 @@ def _copied_finding(
 
 
 def _finding(
-    trace: Trace, run: Run, location: Location | None, parameters: list[Parameter], hidden: Mapping[str, Op]
+    trace: Trace, run: Run, location: Location | None, parameters: list[Parameter], hidden: Mapping[str, Op], lasting: bool
 ) -> Finding:
     first = parameters[0]
     fact = first.facts["twins"]
     zero = fact["zero"] == fact["units"]
     others = f" (and {len(parameters) - 1} more layers)" if len(parameters) > 1 else ""
-    gradient = "equal gradients" if fact["reached"] else "no gradient at all"
     nonlinearity, _ = behind(run, hidden[first.name])
     token = not is_layer(run, hidden[first.name])
+    when = ", at the start and after two steps" if lasting else " at the start"
+    gradient = "equal gradients" if lasting else "gradients in one direction"
     return Finding(
         "",
         "",
-        Severity.WARNING if token and zero else Severity.ERROR,
-        f"{fact['twins']} of {fact['units']} units of `{first.module or first.name}`{others} have "
-        f"{'zero' if zero else 'equal'} weights and {gradient}, at the start and after two steps",
+        Severity.WARNING if not lasting or (token and zero) else Severity.ERROR,
+        f"{fact['twins' if lasting else 'parallel']} of {fact['units']} units of `{first.module or first.name}`{others} have "
+        f"{'zero' if zero else 'equal'} weights and {gradient if fact['reached'] else 'no gradient at all'}{when}",
         module=first.module,
         phase="backward",
         precisions=probed(trace),
         location=location,
-        label="units that start equal stay equal",
+        label="units that start equal stay equal" if lasting else "units that start equal part slowly",
         notes=["cause: " + ("all weights start at zero" if zero else "the initial weights of the units are the same")],
         evidence={
             "units": fact["units"],

@@ -247,7 +247,7 @@ def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, not
     said = f"`{blamed.name}` averages {blamed.stats.mean:.3g}; " if blamed is not None and blamed.stats is not None else ""
     notes = [f"cause: {said}{moments}{over}"]
     line = line_of_op(trace, op)
-    written = line_of_weight(trace, blamed, [blamed.name]) if blamed is not None else None
+    written = line_of_weight(trace, blamed, by_call=True) if blamed is not None else None
     if died and "optimizer" in trace.subject.declared:
         written = steps.place(steps.optimizer(trace))
     finding = Finding(

@@ -293,10 +293,10 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
     notes = [f"cause: the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} (clipped to ±30)"]
     if scale is not None:
         notes[0] += f"; `{scale.parameter.name}` has std·√fan_in = {scale.gain:.3g}, {scale.wanted:.2g} is wanted"
-        line = line_of_weight(trace, scale.parameter, [scale.parameter.name]) or line
+        line = line_of_weight(trace, scale.parameter, by_call=True) or line
     elif bias is not None and bias.stats is not None:
         notes[0] += f"; `{bias.name}` averages {bias.stats.mean:.3g}"
-        line = line_of_weight(trace, bias, [bias.name]) or line
+        line = line_of_weight(trace, bias, by_call=True) or line
     elif factor is not None and (made := run.output_of(factor)) is not None and made.stats is not None:
         notes[0] += f"; a factor in front brings the signal to a root mean square of {made.stats.rms:.3g}"
         line = line_of_op(trace, factor) or line

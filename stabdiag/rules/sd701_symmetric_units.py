@@ -157,7 +157,7 @@ def check(trace: Trace, *, share: float = 0.5, least_units: float = 4, least_wid
                 stuck.append(parameter)
     places: dict[Location | None, list[Parameter]] = {}
     for parameter in stuck:
-        places.setdefault(line_of_weight(trace, parameter, [p.name for p in stuck]), []).append(parameter)
+        places.setdefault(line_of_weight(trace, parameter), []).append(parameter)
     for location, parameters in places.items():
         kept = [p for p in parameters if p.name in lasting]
         yield _finding(trace, run, location, kept or parameters, tokens | layers, bool(kept))

@@ -90,6 +90,36 @@ def loss(y):
     return F.cross_entropy(y, labels(64, 3))
 """
 
+HELPER_ITSELF = """
+class Layer(nn.Module):
+    def __init__(self, columns, rows):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(columns, rows) * 1.0)  # expect: SD202
+
+    def forward(self, x):
+        return torch.sigmoid(x @ self.weight)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Layer(300, 40), Layer(40, 40)])
+        self.out = nn.Linear(40, 3)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.out(x)
+
+
+def example_inputs():
+    return torch.randn(64, 300, generator=torch.Generator().manual_seed(1))
+
+
+def loss(y):
+    return F.cross_entropy(y, labels(64, 3))
+"""
+
 HARD_GATE = """
 class Net(nn.Module):
     def __init__(self):
@@ -265,6 +295,7 @@ CASES = {
     "few samples": (FEW_SAMPLES, "SD201", "error", "0.6, 0.0", "0.0, 0.0"),
     "dies": (DIES, "SD201", "error", "lr=5.0", "lr=0.05"),
     "helper": (HELPER, "SD201", "error", "-0.3, 0.0", "-0.3, 0.3"),
+    "helper itself": (HELPER_ITSELF, "SD202", "error", "* 1.0", "* columns**-0.5"),
     "hard gate": (HARD_GATE, "SD202", "error", "-6.0", "-1.0"),
     "soft gate": (HARD_GATE.replace("  # expect: SD202", ""), "", "", "F.hardsigmoid", "torch.sigmoid"),
     "factor": (FACTOR, "SD202", "error", "12.0", "1.0"),

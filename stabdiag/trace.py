@@ -256,6 +256,7 @@ class Parameter:
         fan_in: inputs of one unit, None for vectors.
         made_at: where the module that owns it was constructed; initialised_at: where its content was last written while the
             model was being built (`nn.init.…`). Both in the user's files where a line of theirs is on the stack.
+        initialised_for: where the function that wrote it was called; copied_at: where it was copied from another tensor.
     """
 
     name: str
@@ -269,6 +270,8 @@ class Parameter:
     fan_in: int | None = None
     made_at: Location | None = None
     initialised_at: Location | None = None
+    initialised_for: Location | None = None
+    copied_at: Location | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -381,7 +384,7 @@ class Trace:
     """All that one scan measured.
 
     `experiments` holds what further probes found, by name (plain data each documents itself); `modules` says where in the
-    user's files each module was constructed, by module path.
+    user's files each module was constructed, by module path, `data` where what a model input holds was made, by input name.
     """
 
     subject: SubjectFacts
@@ -391,6 +394,7 @@ class Trace:
     spent: dict[str, float] = field(default_factory=dict)
     experiments: dict[str, Any] = field(default_factory=dict)
     modules: dict[str, Location | None] = field(default_factory=dict)
+    data: dict[str, Location | None] = field(default_factory=dict)
 
     def run(self, precision: str, *, seed: int = 0, step: int = 0) -> Run | None:
         """The run of a precision, None when it was not probed."""

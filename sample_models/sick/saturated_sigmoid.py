@@ -10,8 +10,8 @@ class Scorer(nn.Module):
         self.hidden, self.output = nn.Linear(20, 64), nn.Linear(64, 3)
 
     def forward(self, sensors):
-        return self.output(torch.sigmoid(self.hidden(sensors)))  # expect: SD202, SD703
+        return self.output(torch.sigmoid(self.hidden(sensors)))  # expect: SD202
 
 
 def example_inputs():
-    return 300 * torch.randn(64, 20)
+    return 300 * torch.randn(64, 20)  # expect: SD703

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stabdiag.evidence.graph import is_layer
 from stabdiag.evidence.nonlinearity import shown
+from stabdiag.evidence.origin import enlarged_by
 from stabdiag.evidence.softmax_facts import by_hand_facts, masked_rows, softmax_facts
 from stabdiag.evidence.units import Site, sites
 from stabdiag.formats import FORMATS
@@ -102,6 +103,11 @@ class Softmax:
     def scores(self) -> Op | None:
         """The product of two activations that the logits come from: the softmax is an attention's. None for others."""
         return product_of_activations(self.run, self.logits)
+
+
+def made_large(softmax: Softmax) -> Op:
+    """What an author would edit to make the logits smaller: a factor in front, the product they come from, or the softmax."""
+    return enlarged_by(softmax.run, softmax.logits) or softmax.scores or softmax.op
 
 
 def projections(softmax: Softmax) -> dict[str, object]:

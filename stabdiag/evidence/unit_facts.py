@@ -31,7 +31,8 @@ def rows_of(tensor: Any, unit_dim: int, most: int) -> Any:
 
 def relu_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     """Per unit of a ReLU: in how many calls it fired (exact, over every sample and position) and never stopped, and moments of
-    its input and output over a fixed sample of rows. None where the units are unknown or there are no rows."""
+    its output and of its input above the threshold, over a fixed sample of rows. None where the units are unknown or there are
+    no rows."""
     if unit_dim is None or output.numel() == 0 or not output.is_floating_point():
         return None
     shaped = [t for t in inputs if t.is_floating_point() and t.shape == output.shape]
@@ -41,7 +42,7 @@ def relu_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes:
     if len(shaped) == 2:  # maximum(x, zeros) or x * mask: the one that is negative somewhere is x
         shaped.sort(key=lambda t: float(t.min()))
     after = rows_of(output.detach(), unit_dim, ROWS)
-    before = rows_of(shaped[0].detach(), unit_dim, ROWS).double()
+    before = rows_of(shaped[0].detach(), unit_dim, ROWS).double() - (attributes.get("threshold") or 0.0)
     fired = (after > 0).any(0)
     if not bool(fired.all()):
         quiet = (~fired).nonzero().flatten()

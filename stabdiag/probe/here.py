@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stabdiag.probe import stats
+from stabdiag.probe.recorder import named_tensors
 from stabdiag.probe.runner import probe
 from stabdiag.request import ScanRequest
 from stabdiag.subject.construction import Construction, recording
@@ -17,7 +18,7 @@ from stabdiag.subject.live import live
 from stabdiag.subject.load import load
 from stabdiag.subject.overlay import install
 from stabdiag.subject.subject import Subject
-from stabdiag.trace import Trace
+from stabdiag.trace import Location, Trace
 
 Progress = Callable[[str, float], None]
 
@@ -36,9 +37,10 @@ def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace],
             weights=request.weights,
             device=request.device,
         )
+        data = {name: construction.outermost(tensor) for name, tensor in named_tensors(subject.batch(0))}
     _run_after_build(subject, request.after_build)
     _multiply_loss(subject, request.loss_factor)
-    return _probe(subject, construction, request, progress, save)
+    return _probe(subject, construction, data, request, progress, save)
 
 
 def _run_after_build(subject: Subject, statements: list[str]) -> None:
@@ -65,16 +67,23 @@ def _multiply_loss(subject: Subject, factor: float) -> None:
 
 def probe_live(model: nn.Module, inputs: Any, loss: Any, request: ScanRequest, progress: Progress) -> Trace:
     """Probe a model that is at hand; it is left as found."""
-    return _probe(live(model, inputs, loss), Construction(), request, progress, lambda trace: None)
+    return _probe(live(model, inputs, loss), Construction(), {}, request, progress, lambda trace: None)
 
 
 def _probe(
-    subject: Subject, construction: Construction, request: ScanRequest, progress: Progress, save: Callable[[Trace], None]
+    subject: Subject,
+    construction: Construction,
+    data: dict[str, Location | None],
+    request: ScanRequest,
+    progress: Progress,
+    save: Callable[[Trace], None],
 ) -> Trace:
     def locate(trace: Trace) -> None:
-        trace.modules, lines = construction.of_modules(subject.model), construction.of_parameters(subject.model)
+        trace.modules, trace.data = construction.of_modules(subject.model), data
+        tensors = dict(subject.model.named_parameters())
         for parameter in (p for run in trace.runs for p in run.parameters):
-            parameter.initialised_at = lines.get(parameter.name)
+            if parameter.name in tensors:
+                construction.locate(parameter, tensors[parameter.name])
             parameter.made_at = trace.modules.get(parameter.name.rpartition(".")[0])
         save(trace)
 

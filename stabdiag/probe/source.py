@@ -101,3 +101,18 @@ def here() -> Location | None:
                 library, instruction = code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
     return _location((library, instruction, library, instruction)) if library is not None else None
+
+
+def callers(most: int = 8) -> list[Location]:
+    """The frames in the user's own files that led here, innermost first, at most so many; [] where there is none."""
+    found: list[Location] = []
+    frame, passed_ours = sys._getframe(1), True
+    while frame is not None and len(found) < most:
+        owner = _owner(frame.f_code.co_filename)
+        if owner == "user":
+            found.append(_location((frame.f_code, frame.f_lasti, None, 0)))
+        elif owner == "ours" and not passed_ours:
+            break
+        passed_ours = passed_ours and owner == "ours"
+        frame = frame.f_back  # type: ignore[assignment]
+    return found

@@ -5,12 +5,15 @@ Counts, per unit (channel, feature) of every ReLU, over all samples, positions, 
 ever above zero. `F.relu`, `clamp(min=0)`, `maximum(x, 0)`, `relu6`, `threshold`, `x * (x > 0)` and `torch.where(x > 0, x, 0)`
 are ReLUs alike. A silent unit counts as dead when the 95 % upper bound of its firing probability is below `firing`: either
 3/n for n effective samples (a batch of B samples with P positions each counts as B·√P), or, from mean m and spread s of its
-pre-activation, 4/9·s²/(s²+m²). Units that are always on are subtracted: where the data hardly moves a layer (deep plain
-networks, a squeezed layer on a few samples), as many units are always on as always off, and nothing is wrong with its bias.
+pre-activation, 4/9·s²/(s²+m²). On fewer samples than 3/`firing` no single unit is sure, but of units that fire with
+probability `firing` only (1-`firing`)^n are silent by chance: what is silent beyond that share of a layer counts too. Units
+that are always on are subtracted: where the data hardly moves a layer (deep plain networks, a squeezed layer on a few samples),
+as many units are always on as always off, and nothing is wrong with its bias.
 An error needs the lower 95 % bound (Wilson) of the share that remains above `error_share` on `least_samples` effective
 samples or more, or a layer that is silent as a whole; a warning needs it above `warning_share` on `warning_samples` effective
 samples. The state after two optimizer steps is judged the same way: a layer that comes back to life by itself is reported as
-information, one that dies in those two steps as an error where the optimizer is the author's, else as a warning.
+information, one that dies in those two steps as an error at the line of the optimizer where that is the author's, else as a
+warning.
 
 ## Why it matters
 A dead unit has a zero gradient, so nothing that follows repairs it; a dead layer cuts everything in front of it off from the
@@ -100,9 +103,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
+from stabdiag.evidence import steps
 from stabdiag.evidence.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.initialisation import as_code
 from stabdiag.evidence.nonlinearity import RELU_OPS, is_relu
+from stabdiag.evidence.origin import bias_behind, one_sided_weight
 from stabdiag.evidence.unit_facts import relu_facts
 from stabdiag.evidence.units import (
     Site,
@@ -118,10 +123,10 @@ from stabdiag.evidence.units import (
 )
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
-from stabdiag.trace import Parameter, Run, Stats, Trace, merged
+from stabdiag.trace import Op, Parameter, Run, Trace, merged
 
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
-explains = ("SD101", "SD103", "SD204")
+explains = ("SD101", "SD103", "SD204", "SD806")
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class Evidence:
     """What is known about one ReLU site in one run.
 
     Attributes:
-        units, dead: how many, and how many never fired with enough evidence; silent: never fired at all.
+        units, dead: how many, and how many of them fire too rarely with enough evidence; silent: never fired at all.
         samples: effective; bound: lower 95 % bound of the share by which dead units
             outnumber those that are always on.
         mean, spread: of the pre-activation over all units; silent_mean: over the silent ones.
@@ -209,7 +214,8 @@ def collect(run: Run, firing: float) -> list[Evidence]:
         silent = [(m, s) for fired, (m, s) in zip(facts["fired"], per_unit, strict=True) if not fired]
         dead = sum(min(never_seen_upper(samples), tail_upper(m, s)) <= firing for m, s in silent)
         steady = sum(n == site.calls * batches for n in facts["steady"])
-        units = len(per_unit)
+        units, chance = len(per_unit), (1 - firing) ** samples
+        dead = max(dead, int((len(silent) - chance * units) / (1 - chance)) if chance < 1 else 0)
         mean = sum(m for m, _ in per_unit) / units
         spread = sqrt(sum(s * s for _, s in per_unit) / units)
         low = sum(m for m, _ in silent) / len(silent) if silent else 0.0
@@ -231,18 +237,19 @@ def _steps(start: Evidence, end: Evidence | None, revived: bool) -> str:
 def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, note: str, died: bool = False) -> Finding:
     op = evidence.site.op
     name = op.layer or op.module or "the model"
-    bias = _bias(run, evidence)
+    blamed = None if died else _blamed(run, evidence)
     count = evidence.silent if evidence.whole else evidence.dead
     when = " after two optimizer steps" if died else ""
     rows = round(evidence.site.facts["rows"])
-    notes = [f"cause: the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} per unit"]
-    if bias is not None and bias.stats is not None:
-        notes[0] = (
-            f"cause: `{bias.name}` averages {bias.stats.mean:.3g}; "
-            f"the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} per unit"
-        )
+    threshold = op.attributes.get("threshold") or 0.0
+    moments = f"the pre-activation has mean {evidence.mean + threshold:.3g}, spread {evidence.spread:.3g} per unit"
+    over = f"; the threshold is {threshold:g}" if threshold else ""
+    said = f"`{blamed.name}` averages {blamed.stats.mean:.3g}; " if blamed is not None and blamed.stats is not None else ""
+    notes = [f"cause: {said}{moments}{over}"]
     line = line_of_op(trace, op)
-    written = line_of_weight(trace, bias) if bias is not None and not died else None
+    written = line_of_weight(trace, blamed, by_call=True) if blamed is not None else None
+    if died and "optimizer" in trace.subject.declared:
+        written = steps.place(steps.optimizer(trace))
     finding = Finding(
         "",
         "",
@@ -265,7 +272,7 @@ def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, not
             "seeds": [_share(other, evidence.site) for other in trace.seeds() if other.seed],
             "op_index": op.index,
         },
-        fixes=_fixes(name, bias, died),
+        fixes=_fixes(op, blamed, died, threshold),
         **at(op) | {"location": written or line, "module": op.layer or op.module},
     )
     if written is not None and line is not None:
@@ -280,29 +287,30 @@ def _share(run: Run, site: Site) -> float | None:
     return sum(not fired for fired in other.facts["fired"]) / len(other.facts["fired"])
 
 
-def _bias(run: Run, evidence: Evidence) -> Parameter | None:
-    """The vector of the layer that pushes the pre-activation below zero: at least half of its mean."""
-    vectors = [
-        (stats.mean, p)
-        for p in run.parameters
-        if p.module == evidence.site.op.layer and len(p.shape) == 1 and isinstance(stats := p.stats, Stats)
-    ]
-    mean, lowest = min(vectors, key=lambda found: found[0], default=(0.0, None))
-    return lowest if mean < 0 and mean <= 0.5 * evidence.silent_mean else None
+def _blamed(run: Run, evidence: Evidence) -> Parameter | None:
+    """What pushes the pre-activation below zero: the bias of the layer in front, or a weight on one side of zero."""
+    mean = evidence.silent_mean
+    if mean >= 0:
+        return None
+    x = next((i for i in evidence.site.op.inputs if run.values[i].kind == "result"), evidence.site.op.inputs[0])
+    return bias_behind(run, evidence.site.op.layer, mean) or one_sided_weight(run, x, mean)
 
 
-def _fixes(name: str, bias: Parameter | None, died: bool) -> list[Fix]:
+def _fixes(op: Op, blamed: Parameter | None, died: bool, threshold: float) -> list[Fix]:
     fixes = []
+    weight = blamed.name if blamed is not None else f"{op.layer}.weight".lstrip(".")
     if died:
         fixes.append(Fix("lower-learning-rate", "lower the learning rate or warm it up", "lr=lr / 10"))
-    elif bias is not None:
-        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(bias.name)})"))
+    elif blamed is not None and len(blamed.shape) == 1:
+        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(weight)})"))
+    elif threshold > 0:
+        fixes.append(Fix("lower-threshold", "let everything above 0 pass", "F.relu(x)"))
     else:
         fixes.append(
             Fix(
                 "kaiming-init",
                 "initialise the layer for a ReLU",
-                f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")',
+                f'nn.init.kaiming_normal_({as_code(weight)}, nonlinearity="relu")',
             )
         )
     fixes.append(Fix("leaky-relu", "let a little gradient through where the unit is off", "F.leaky_relu(x, 0.01)"))

@@ -70,9 +70,10 @@ def loss(output):
 ```
 
 ## What it does not detect
-Gates that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread), sigmoids that are
-the model's output where the loss is a cross-entropy (its gradient p - y does not vanish) or not declared, sigmoids inside the
-loss, softmax (SD402), and ReLU6 above 6.
+Gates that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread): their gradient is
+small but moves them when it pays, which a hard gate in its flat part cannot, so that one counts. Sigmoids that are the model's
+output where the loss is a cross-entropy (its gradient p - y does not vanish) or not declared, sigmoids inside the loss, softmax
+(SD402), and ReLU6 above 6.
 
 ## Thresholds
 - `error_share` = 0.5: lower 95 % bound of the share of saturated elements, or of units saturated on 95 % of their samples.
@@ -95,13 +96,14 @@ from math import sqrt
 from typing import Any
 
 from stabdiag.evidence.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.initialisation import LayerScale, as_code, layer_scales, remedy
 from stabdiag.evidence.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
+from stabdiag.evidence.origin import bias_behind, enlarged_by
 from stabdiag.evidence.unit_facts import ROWS, rows_of
 from stabdiag.evidence.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
-from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace import Op, Parameter, Run, Trace
 
 explains = ("SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat
@@ -259,7 +261,10 @@ def collect(run: Run, deliberate: float) -> list[Evidence]:
 
 
 def _held(run: Run, op: Op, name: str, deliberate: float) -> bool:
-    """Whether a call is a gate that its bias holds open or closed: its pre-activation lies to one side of 0 throughout."""
+    """Whether a call is a gate that its bias holds open or closed: its pre-activation lies to one side of 0 throughout. Not a
+    hard one: where it is flat its gradient is exactly 0, and nothing opens it again."""
+    if name.startswith("flat-hard"):
+        return False
     facts = op.facts[name]
     count = len(facts["flat"]) * facts["sampled"]
     mean = facts["sum"] / count
@@ -278,12 +283,23 @@ def _excused(trace: Trace, run: Run, evidence: Evidence) -> bool:
 
 def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Severity) -> Finding:
     name, where = evidence.kind, op.layer or op.module or "the model"
-    scale = _large_weight(run, op)
+    scale, bias, factor = _large_weight(run, op), None, None
     line = line_of_op(trace, op)
+    if scale is None and (entered := run.values[run.behind_views(op.inputs[0])].stats) is not None and entered.sampled:
+        one_sided = abs(entered.mean) > entered.std
+        bias = bias_behind(run, op.layer, entered.mean) if one_sided else None
+        factor = enlarged_by(run, op.inputs[0], layers=1) if bias is None else None
     side = "at both ends" if 0.1 < evidence.high < 0.9 else "at its upper end" if evidence.high >= 0.9 else "at its lower end"
     notes = [f"cause: the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} (clipped to ±30)"]
     if scale is not None:
         notes[0] += f"; `{scale.parameter.name}` has std·√fan_in = {scale.gain:.3g}, {scale.wanted:.2g} is wanted"
+        line = line_of_weight(trace, scale.parameter, by_call=True) or line
+    elif bias is not None and bias.stats is not None:
+        notes[0] += f"; `{bias.name}` averages {bias.stats.mean:.3g}"
+        line = line_of_weight(trace, bias, by_call=True) or line
+    elif factor is not None and (made := run.output_of(factor)) is not None and made.stats is not None:
+        notes[0] += f"; a factor in front brings the signal to a root mean square of {made.stats.rms:.3g}"
+        line = line_of_op(trace, factor) or line
     zero = {p: share for p, share in evidence.zero.items() if p in trace.precisions and share > 0.01}
     if zero:
         notes.append("evidence: the derivative is exactly 0 on " + ", ".join(f"{s:.0%} in {p}" for p, s in zero.items()))
@@ -308,12 +324,8 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
             "zero_derivative": evidence.zero,
             "op_index": op.index,
         },
-        fixes=_fixes(name, scale),
-        **at(op)
-        | {
-            "location": line if scale is None else line_of_weight(trace, scale.parameter) or line,
-            "module": op.layer or op.module,
-        },
+        fixes=_fixes(name, scale, bias, factor),
+        **at(op) | {"location": line, "module": op.layer or op.module},
     )
 
 
@@ -322,10 +334,14 @@ def _large_weight(run: Run, op: Op) -> LayerScale | None:
     return next((s for s in layer_scales(run) if s.parameter.module == op.layer and s.ratio > 3), None)
 
 
-def _fixes(kind: str, scale: LayerScale | None) -> list[Fix]:
+def _fixes(kind: str, scale: LayerScale | None, bias: Parameter | None, factor: Op | None) -> list[Fix]:
     fixes = []
     if scale is not None:
         fixes.append(remedy(scale.parameter.name, kind))
+    elif bias is not None:
+        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(bias.name)})"))
+    elif factor is not None:
+        fixes.append(Fix("no-factor", "leave the factor out", "x = x"))
     else:
         fixes.append(Fix("standardise-data", "standardise what enters the layer", "x = (x - x.mean(0)) / (x.std(0) + 1e-5)"))
     fixes.append(Fix("layer-norm", "normalise the pre-activation", f"{kind}(F.layer_norm(h, h.shape[-1:]))"))

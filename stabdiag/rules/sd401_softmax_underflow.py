@@ -87,7 +87,7 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.author_line import line_of_op
 from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.evidence.softmax import Softmax, as_initialised, readers, softmaxes
+from stabdiag.evidence.softmax import Softmax, as_initialised, made_large, readers, softmaxes
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 
@@ -129,7 +129,7 @@ def _reads_zeros(run: Run, user: Op, probabilities: int) -> bool:
 def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, consumers: list[Op]) -> Finding:
     op = softmax.op
     notes, line = [], line_of_op(trace, op)
-    place = line_of_op(trace, softmax.scores or op)
+    place = line_of_op(trace, made_large(softmax))
     if consumers:
         place = consumers[0].location or line_of_op(trace, consumers[0])
     if consumers and line is not None:

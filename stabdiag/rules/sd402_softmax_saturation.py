@@ -86,7 +86,7 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.author_line import line_of_op
 from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.evidence.softmax import as_initialised, projections, softmaxes
+from stabdiag.evidence.softmax import as_initialised, made_large, projections, softmaxes
 from stabdiag.evidence.units import sites
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Trace
@@ -105,8 +105,6 @@ def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator
             passes = run.precision == "float32" and end is not None and end.facts["one_hot"] <= share * end.facts["rows"]
             if softmax.rows < least_rows or sharp <= share * softmax.rows or passes:
                 continue
-            scores = softmax.scores
-            made = scores or softmax.op
             yield Finding(
                 "",
                 "",
@@ -132,5 +130,5 @@ def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator
                         "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])",
                     ),
                 ],
-                **at(softmax.op) | {"location": line_of_op(trace, made)},
+                **at(softmax.op) | {"location": line_of_op(trace, made_large(softmax))},
             )

@@ -14,6 +14,8 @@ batches.
   float32 cannot represent a step that serves both features.
 - NaN or infinite elements: error.
 
+The place is the line of `example_inputs` that made the data, where that is known, else the line where it enters the model.
+
 Only declared data is judged: synthetic inputs say nothing about data. Ids go to tables and masks to comparisons or
 products, never into a layer, so they do not count. A normalisation directly behind the layer makes it scale-free: the scale
 is then silent, and a ratio a warning at most.
@@ -35,7 +37,7 @@ class Net(nn.Module):
         self.features, self.head = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 4)
 
     def forward(self, x):
-        x = F.relu(self.features(x))  # expect: SD703
+        x = F.relu(self.features(x))
         return self.head(x.mean((2, 3)))
 
 
@@ -45,7 +47,8 @@ def build_model():
 
 
 def example_inputs():
-    return (torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(1)).float(),)
+    pixels = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(1))  # expect: SD703
+    return (pixels.float(),)
 
 
 def loss(out):
@@ -209,6 +212,11 @@ def _finding(
     stats = next((v.stats for v in run.values if v.kind == "input" and v.name in names and v.stats is not None), None)
     if stats is not None and stats.min >= 0 and 2 < stats.max <= 255:
         fixes.insert(0, Fix("scale-pixels", "bring pixels to -1 … 1", f"{x} = {x} / 127.5 - 1"))
+    entry = place(trace, op)
+    made = next((at for name in names if (at := trace.data.get(name)) is not None), None)
+    notes = [f"evidence: declared inputs, {fact['elements']} elements in {len(means)} features, over {run.batches} batches"]
+    if made is not None and entry is not None:
+        notes.append(f"evidence: it enters the model at {entry.path.rpartition('/')[2]}:{entry.line}")
     return Finding(
         "",
         "",
@@ -217,9 +225,9 @@ def _finding(
         module=op.module or op.layer,
         op=op.name,
         precisions=probed(trace),
-        location=place(trace, op),
+        location=made or entry,
         label=label,
-        notes=[f"evidence: declared inputs, {fact['elements']} elements in {len(means)} features, over {run.batches} batches"],
+        notes=notes,
         evidence={
             "rms": sqrt(fact["all_sum_sq"] / fact["elements"]) if fact["elements"] else None,
             "beyond_10": fact["beyond"] / fact["elements"],

@@ -1,7 +1,8 @@
 """A first loss far above what guessing would cost.
 
 ## What it does
-Where the author's own loss ends in a cross-entropy over C classes, compares its value on the first batch with ln C, the loss of
+Where the author's own loss ends in a cross-entropy over C classes (torch's, or the mean of the log-probabilities picked from a
+log-softmax), compares its value on the first batch with ln C, the loss of
 a model that knows nothing and says so. A warning when it is more than `above` nats higher.
 
 ## Why it matters
@@ -77,6 +78,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import log, prod
 
+from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.origin import enlarged_by
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 
@@ -93,8 +96,9 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
         value = run.output_of(op)
         if found is None or value is None or value.stats is None or value.stats.nonfinite:
             continue
-        classes, samples = found
-        start = value.stats.mean
+        classes, samples, logits = found
+        start = abs(value.stats.mean)
+        factor = enlarged_by(run, logits)
         if samples >= least_samples and start > log(classes) + above:
             yield Finding(
                 "",
@@ -109,17 +113,24 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
                     Fix("small-output-init", "start the last layer small", "nn.init.normal_(head.weight, std=0.02)"),
                     Fix("standardise-input", "standardise the inputs", "x = (x - x.mean(0)) / x.std(0)"),
                 ],
-                **at(op),
+                **at(op) | ({"location": line_of_op(trace, factor)} if factor is not None else {}),
             )
 
 
-def _cross_entropy(run: Run, op: Op) -> tuple[int, int] | None:
-    """(classes, labels) of a mean negative log-likelihood of a log-softmax, None for any other op."""
-    named = op.name in ("nll_loss_forward", "nll_loss2d_forward")
-    if not named or op.attributes.get("reduction") != MEAN or len(op.inputs) < 2:
+def _cross_entropy(run: Run, op: Op) -> tuple[int, int, int] | None:
+    """(classes, labels, id of the logits) of a mean negative log-likelihood of a log-softmax, None for any other op."""
+    if op.name in ("nll_loss_forward", "nll_loss2d_forward") and op.attributes.get("reduction") == MEAN and len(op.inputs) > 1:
+        made = run.producer(run.behind_views(op.inputs[0]))
+        if made is None or made.name != "_log_softmax" or len(run.values[op.inputs[0]].shape) < 2:
+            return None
+        return run.values[op.inputs[0]].shape[1], prod(run.values[op.inputs[1]].shape), made.inputs[0]
+    if op.name != "mean" or op.attributes.get("dim"):
         return None
-    scores = run.values[op.inputs[0]]
     made = run.producer(run.behind_views(op.inputs[0]))
-    if made is None or made.name != "_log_softmax" or len(scores.shape) < 2:
+    while made is not None and made.name in ("neg", "gather", "index"):
+        made = run.producer(run.behind_views(made.inputs[0]))
+    if made is None or made.name != "_log_softmax":
         return None
-    return scores.shape[1], prod(run.values[op.inputs[1]].shape)
+    shape, picked = run.values[made.outputs[0]].shape, prod(run.values[op.inputs[0]].shape)
+    classes = shape[made.attributes.get("dim", -1)]
+    return (classes, picked, made.inputs[0]) if picked * classes == prod(shape) else None

@@ -1,7 +1,7 @@
-"""Where a model was made: which line constructed each module, and which line last wrote each parameter.
+"""Where a model and its data were made: which line constructed each module, and which line last wrote each tensor.
 
-An op inside `nn.Sequential` has no line of the author's on the stack, and a bad initialisation shows far from where it was
-written. The lines that built the model are what the author would edit.
+An op inside `nn.Sequential` has no line of the author's on the stack, and a bad initialisation or bad data show far from where
+they were written. The lines that built them are what the author would edit.
 """
 
 from __future__ import annotations
@@ -16,40 +16,78 @@ from torch import Tensor, nn
 
 from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.operator import operator
-from stabdiag.probe.source import here
-from stabdiag.trace import Location
+from stabdiag.probe.source import callers, here
+from stabdiag.trace import Location, Parameter
+
+_COPIES = ("clone", "_to_copy")
 
 
 @dataclass
 class Construction:
-    """Lines that made modules and wrote tensors, while `recording` was on."""
+    """Lines that made modules and wrote tensors, while `recording` was on.
+
+    Attributes:
+        modules: where each was constructed.
+        written: by address of the memory, the frames of the author's in which its content was made, innermost first. A copy
+            keeps those of its source; `copied` holds the line that copied it.
+    """
 
     modules: WeakKeyDictionary[nn.Module, Location] = field(default_factory=WeakKeyDictionary)
-    written: dict[int, Location] = field(default_factory=dict)
+    written: dict[int, list[Location]] = field(default_factory=dict)
+    copied: dict[int, Location] = field(default_factory=dict)
 
     def of_modules(self, model: nn.Module) -> dict[str, Location | None]:
         """Module path -> where it was constructed, None where no line is known."""
         return {path: self.modules.get(module) for path, module in model.named_modules()}
 
-    def of_parameters(self, model: nn.Module) -> dict[str, Location | None]:
-        """Parameter name -> where it was last written."""
-        return {name: self.written.get(_address(p)) for name, p in model.named_parameters()}
+    def locate(self, parameter: Parameter, tensor: Tensor) -> None:
+        """Fill in where the content of a parameter comes from."""
+        address = _address(tensor)
+        frames = self.written.get(address, [])
+        parameter.initialised_at = next(iter(frames), None)
+        parameter.initialised_for = next((at for at in frames if at.function != frames[0].function), None)
+        parameter.copied_at = self.copied.get(address)
+
+    def outermost(self, tensor: Tensor) -> Location | None:
+        """The line of the function that was asked for a tensor in which its content was made."""
+        frames = self.written.get(_address(tensor), [])
+        return frames[-1] if frames else None
 
 
 class _Writes(EagerMode):
-    """Notes which line writes into which memory; the last one wins."""
+    """Notes which line makes the content of which memory; the last one wins."""
 
-    def __init__(self, written: dict[int, Location]) -> None:
+    def __init__(self, construction: Construction) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        self._written = written
+        self._construction = construction
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for i in operator(func).mutates:
-            target = args[i] if i < len(args) else None
-            if isinstance(target, Tensor) and (address := _address(target)) and (at := here()) is not None:
-                self._written[address] = at
+        info = operator(func)
+        targets = [args[i] for i in info.mutates if i < len(args)] if info.mutates else [result]
+        for target in targets:
+            if not isinstance(target, Tensor) or not (address := _address(target)):
+                continue
+            if info.name in _COPIES:
+                self._copy(args[0], address)
+            elif info.mutates or all(_address(a) != address for a in args if isinstance(a, Tensor)):
+                self._note(address)
         return result
+
+    def _note(self, address: int) -> None:
+        frames = callers() or [at for at in (here(),) if at is not None]
+        if frames:
+            self._construction.written[address] = frames
+            self._construction.copied.pop(address, None)
+
+    def _copy(self, source: Any, address: int) -> None:
+        known = self._construction.written.get(_address(source)) if isinstance(source, Tensor) else None
+        if known is None:
+            self._note(address)
+            return
+        self._construction.written[address] = known
+        if frames := callers(1):
+            self._construction.copied[address] = frames[0]
 
 
 @contextmanager
@@ -66,7 +104,7 @@ def recording() -> Iterator[Construction]:
 
     nn.Module.__init__ = noting  # type: ignore[method-assign]
     try:
-        with _Writes(construction.written):
+        with _Writes(construction):
             yield construction
     finally:
         nn.Module.__init__ = original  # type: ignore[method-assign]

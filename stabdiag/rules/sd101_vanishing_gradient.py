@@ -96,10 +96,10 @@ Measured (`benchmarks/detection/gradients.py`: 31 published architectures, 64 he
 - `error_decades` = 3.5 and `warning_decades` = 2: least loss -D. Published -1.4, -1.3, -0.16, 1.5, 1.7; healthy of our own,
   with plain default-initialised ReLU networks among them, -0.35, -0.29, 0.2, 3.2, 3.2 (these are warnings: their largest
   step is an average pooling or they lose 2.0 over six layers); vanishing 7.4, 7.4, 8.7, 13.9, 13.9.
-- `slope` = 0.15: least s in decades per layer. Published -0.31, -0.19, -0.04, 0.25, 0.36 (the largest on six stations with
-  D = -1.7); default-initialised ReLU 0.39 to 0.58; vanishing 0.42, 0.42, 0.91, 1.7, 1.7.
   Two audio codecs at their published initialisation lose 3.2 (2.6 with another seed) and 3.9, the latter with a median step of
   0.00; vanishing networks 4.6 at least, with a median step of 0.24 at least.
+- `slope` = 0.15: least s in decades per layer. Published -0.31, -0.19, -0.04, 0.25, 0.36 (the largest on six stations with
+  D = -1.7); default-initialised ReLU 0.39 to 0.58; vanishing 0.42, 0.42, 0.91, 1.7, 1.7.
 - `time_slope` = 0.6: least s in decades per time step for an error over time. Default initialisations at widths 16 to 256
   over 60 steps: nn.RNN tanh 0.22 to 0.33, ReLU 0.38 to 0.42, nn.LSTM 0.19 to 0.21, nn.GRU 0.18 to 0.20; recurrent weights
   at a tenth of their scale 1.04.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from stabdiag.evidence.graph import main_path
 from stabdiag.evidence.softmax import softmaxes
 from stabdiag.evidence.units import batch_size
 from stabdiag.pipeline import report_on
@@ -46,7 +47,7 @@ def saturated_share(run: Run) -> Iterator[float]:
 
 def drift(run: Run) -> Iterator[float]:
     """Decades of variance over the main path, where it is long enough and the second half goes on."""
-    found = sd203_activation_drift.drift_of(run)
+    found = sd203_activation_drift.drift_of(main_path(run))
     if found is not None and len(found.logs) >= 8:
         yield abs(found.decades) if found.slope and found.later / found.slope >= 0.5 else 0.0
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import log10
+from itertools import chain
+from math import isfinite, log10
 from statistics import median
 
 from stabdiag.evidence.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.depth import Course, data_of, gradient_of, weights_of
 from stabdiag.evidence.graph import is_layer
-from stabdiag.evidence.initialisation import behind, layer_scales, remedy
+from stabdiag.evidence.initialisation import GAINS, behind, layer_scales, remedy
 from stabdiag.finding import Fix
 from stabdiag.trace import Location, Op, Run, Trace
-
-# An activation of unit gain keeps 0.5 (He-scaled ReLU: √½ in norm) to 1 of the gradient; sigmoid keeps at most 0.25.
-ACTIVATION_KEEPS = log10(0.4)
 
 
 @dataclass(frozen=True)
@@ -35,43 +34,94 @@ class Cause:
 
 
 def cause_of_loss(trace: Trace, run: Run, course: Course) -> Cause:
-    """The activation between the layers where it keeps less than 40 % of the gradient, else the weights."""
-    weights, between = _shares(run, course)
-    width = _width(run, course.steepest)
-    nonlinearity = _common_nonlinearity(run, course)
-    if (
-        nonlinearity is not None
-        and between is not None
-        and between < ACTIVATION_KEEPS
-        and (weights is None or between < weights)
-    ):
-        name = nonlinearity.name.rstrip("_")
-        fix = Fix("replace-activation", f"use an activation that does not saturate instead of {name}", "nn.GELU()")
-        text = f"`{name}` keeps {10**between:.2g} of the gradient (median over depth)"
-        return Cause(text, nonlinearity.module, nonlinearity.name, line_of_op(trace, nonlinearity), width, [fix])
-    return _weights(trace, run, course, weights, width)
+    """The kind of op that loses most of the gradient over the whole way, at the line where it loses most of it."""
+    op, keeps = _most_to_blame(trace, run, course, sign=-1)
+    if op is None or is_layer(run, op):
+        return _weights(trace, run, course, op)
+    name = op.name.rstrip("_")
+    fixes = []
+    if op.name in GAINS or "softmax" in op.name:
+        fixes = [Fix("replace-activation", f"use an activation that does not saturate instead of {name}", "nn.GELU()")]
+    text = f"`{name}` keeps {10**keeps:.2g} of the gradient (median over depth)"
+    return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, course.steepest), fixes)
 
 
 def cause_of_growth(trace: Trace, run: Run, course: Course) -> Cause:
-    """The additions of a residual stream, else the weights."""
-    streams = [op for op in course.ops if not is_layer(run, op)]
-    if len(streams) > len(course.ops) / 2:
-        op = course.steepest if course.steepest in streams else streams[0]
+    """The kind of op that multiplies the gradient most over the way: a residual stream's additions, weights, or others."""
+    op, times = _most_to_blame(trace, run, course, sign=1)
+    if op is None or is_layer(run, op):
+        return _weights(trace, run, course, op)
+    text, fixes = f"`{op.name.rstrip('_')}` multiplies the gradient by {10**times:.2g} (median over depth)", []
+    if op in course.ops:
+        streams = [o for o in course.ops if not is_layer(run, o)]
         text = f"{len(streams)} branches add to the stream and each multiplies its gradient by {10**-course.slope:.2g}"
-        fix = Fix("scale-branches", "scale each branch by 1/√(2N)", f"x = x + block(x) * {(2 * len(streams)) ** -0.5:.3f}")
-        return Cause(text, op.module, op.name, line_of_op(trace, op), _width(run, op), [fix])
-    weights, _ = _shares(run, course)
-    return _weights(trace, run, course, weights, _width(run, course.steepest))
+        scale = (2 * len(streams)) ** -0.5
+        fixes = [Fix("scale-branches", "scale each branch by 1/√(2N)", f"x = x + block(x) * {scale:.3f}")]
+    return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, op), fixes)
 
 
-def _weights(trace: Trace, run: Run, course: Course, share: float | None, width: int) -> Cause:
-    names = {name for op in course.ops for name in _passed(run, op)}
+def shares(run: Run, course: Course) -> dict[int, float]:
+    """Decades by which each op on the way changes the gradient (negative: loses), less what the neighbours make up for.
+
+    A rectifier of gain √2 keeps √½ and weights for it are to give that back: its share is 0, and so is that of such weights.
+    """
+    changed: dict[int, float] = {}
+    read: float | None = None
+    for op in course.way:
+        gradient = gradient_of(run, op.outputs[0]) if op.outputs and not op.view else None
+        if gradient is None or not isfinite(gradient.norm) or gradient.norm <= 0:
+            continue
+        if read is not None:
+            due = 1 / GAINS.get(behind(run, op)[0], 1.0) if is_layer(run, op) else GAINS.get(op.name, 1.0)
+            changed[op.index] = log10(due * read / gradient.norm)
+        read = gradient.norm
+    return changed
+
+
+def _most_to_blame(trace: Trace, run: Run, course: Course, sign: int) -> tuple[Op | None, float]:
+    """(an op of the kind and line whose shares add up to most, the median of what they do to the gradient in decades)."""
+    changed = shares(run, course)
+    kinds: dict[tuple[str, bool], dict[Location | None, list[int]]] = {}
+    for index in changed:
+        op = run.ops[index]
+        layer = is_layer(run, op)
+        at = _line_of_layer(trace, run, op) if layer else line_of_op(trace, op)
+        kinds.setdefault((op.name, layer), {}).setdefault(at, []).append(index)
+    if not kinds:
+        return None, 0.0
+
+    def total(indices: Iterable[int]) -> float:
+        return sign * sum(changed[i] for i in indices)
+
+    kind = max(kinds.values(), key=lambda lines: total(chain.from_iterable(lines.values())))
+    line = max(kind.values(), key=total)
+    worst = run.ops[max(line, key=lambda i: sign * changed[i])]
+    due = log10(GAINS.get(worst.name, 1.0))
+    return worst, median(changed[i] for i in line) - due
+
+
+def _line_of_layer(trace: Trace, run: Run, op: Op) -> Location | None:
+    names = weights_of(run, op)
+    parameter = next((p for p in run.parameters if p.name in names), None)
+    return line_of_weight(trace, parameter) if parameter is not None else line_of_op(trace, op)
+
+
+def _weights(trace: Trace, run: Run, course: Course, layer: Op | None) -> Cause:
+    """The weights of the way, and of these the line of one layer where it is known which is to blame."""
+    op = layer or course.steepest
+    width = _width(run, op)
+    names = {name for op in course.ops for name in _passed(run, op)} | set(_passed(run, op))
     scales = [s for s in layer_scales(run) if s.parameter.name in names]
-    op = course.steepest
+    if layer is not None:
+        at = _line_of_layer(trace, run, layer)
+        scales = [s for s in scales if line_of_weight(trace, s.parameter) == at]
     if not scales:
-        return Cause(
-            f"the steepest change is at `{op.layer or op.module}`", op.module or op.layer, op.name, line_of_op(trace, op), width
-        )
+        place = _line_of_layer(trace, run, op) if is_layer(run, op) else line_of_op(trace, op)
+        passed = _through(run, course)
+        text = f"the steepest change is at `{op.layer or op.module}`"
+        if passed is not None:
+            text = f"a layer passes on {10**passed:.2g} of the gradient (median over depth)"
+        return Cause(text, op.module or op.layer, op.name, place, width)
     shrinks = course.decades < 0
     extreme = min(s.ratio for s in scales) if shrinks else max(s.ratio for s in scales)
     worst = next(s for s in scales if (s.ratio <= 1.5 * extreme if shrinks else s.ratio >= extreme / 1.5))
@@ -79,55 +129,27 @@ def _weights(trace: Trace, run: Run, course: Course, share: float | None, width:
     gain = median(s.gain for s in off or scales)
     behind_it = worst.nonlinearity.rstrip("_") or "a linear layer"
     text = f"weights have std·√fan_in = {gain:.2g} where {behind_it} wants {worst.wanted:.2f}"
-    if share is not None:
-        text += f"; they pass on {10**share:.2g} of the gradient (median over depth)"
+    passed = _through(run, course)
+    if passed is not None:
+        text += f"; they pass on {10**passed:.2g} of the gradient (median over depth)"
     place = line_of_weight(trace, worst.parameter)
     fix = remedy(worst.parameter.name, worst.nonlinearity)
     return Cause(text, worst.parameter.module, worst.op.name, place, width, [fix])
 
 
-def _shares(run: Run, course: Course) -> tuple[float | None, float | None]:
-    """(decades through the weights, decades between one layer's result and the next layer's input), medians over depth."""
-    through, between = [], []
-    for before, op in zip(course.ops, course.ops[1:], strict=False):
-        if not (is_layer(run, op) and op.outputs):
-            continue
-        read = gradient_of(run, data_of(run, op))
-        behind_it, in_front = run.values[op.outputs[0]].gradient, run.values[before.outputs[0]].gradient
-        if (
-            read is None
-            or behind_it is None
-            or in_front is None
-            or not (read.norm > 0 and behind_it.norm > 0 and in_front.norm > 0)
-        ):
-            continue
-        through.append(log10(read.norm / behind_it.norm))
-        between.append(log10(in_front.norm / read.norm))
-    return (median(through), median(between)) if through else (None, None)
+def _through(run: Run, course: Course) -> float | None:
+    """Decades through the weights of a layer, the median over depth."""
+    through = []
+    for op in course.ops[1:]:
+        if is_layer(run, op) and op.outputs:
+            read, made = gradient_of(run, data_of(run, op)), run.values[op.outputs[0]].gradient
+            if read is not None and made is not None and read.norm > 0 and made.norm > 0:
+                through.append(log10(read.norm / made.norm))
+    return median(through) if through else None
 
 
 def _passed(run: Run, op: Op) -> list[str]:
     return weights_of(run, op) if is_layer(run, op) else []
-
-
-def _common_nonlinearity(run: Run, course: Course) -> Op | None:
-    """The nonlinearity behind the layer at the steepest step."""
-    op = course.steepest
-    wanted, _ = behind(run, op)
-    if not wanted:
-        return _first_reader(run, op)
-    return next((o for o in run.phase("forward") if o.name == wanted and o.index > op.index), None)
-
-
-def _first_reader(run: Run, op: Op) -> Op | None:
-    front = list(op.outputs[:1])
-    while front:
-        for reader in run.consumers(front.pop(0)):
-            if reader.phase == "forward" and not is_layer(run, reader):
-                if not reader.view:
-                    return reader
-                front.extend(reader.outputs[:1])
-    return None
 
 
 def _width(run: Run, op: Op) -> int:

@@ -7,13 +7,13 @@ on decades (log10 units), so that a loss multiplied by a constant changes nothin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import isfinite, log10
-from statistics import fmean
+from statistics import fmean, median
 
-from stabdiag.evidence.graph import is_layer, main_path
+from stabdiag.evidence.graph import chain, is_layer, longest_way, main_path
 from stabdiag.trace import Op, Run, Stats, Trace, Value
 
 LEAST_TIME_STEPS = 8
@@ -29,6 +29,7 @@ class Course:
             divided by the loss scale. Positions without a finite gradient are left out; those with an exactly zero one too,
             `zeros` counts them.
         over: "depth" or "time"; weight: the recurrent parameter of a course over time.
+        way: over depth: all ops from the first of `ops` to the last, the ones between them included.
         carried: over time: whether the state also passes from step to step without going through the weight (gates, skips).
     """
 
@@ -38,6 +39,7 @@ class Course:
     over: str = "depth"
     weight: str = ""
     carried: bool = False
+    way: tuple[Op, ...] = ()
 
     @cached_property
     def logs(self) -> list[float]:
@@ -65,6 +67,11 @@ class Course:
         return total - (min(steps) if total < 0 else max(steps))
 
     @property
+    def typical_step(self) -> float:
+        """Decades from one position to the next, the median: near 0 where a few of many layers lose all of it."""
+        return median(b - a for a, b in pairwise(self.logs))
+
+    @property
     def steepest(self) -> Op:
         """The op at the input side of the steepest change in the direction of the whole."""
         sign = 1 if self.decades < 0 else -1
@@ -77,12 +84,26 @@ def over_depth(run: Run) -> Course | None:
 
     None with fewer than two measured stations.
     """
+    return _along(run, [station.op for station in main_path(run)], chain(run))
+
+
+def over_longest_way(run: Run) -> Course | None:
+    """The gradient behind every layer of the way that leads through the most of them (`stabdiag.evidence.graph`)."""
+    way = longest_way(run)
+    return _along(run, [op for op in way if is_layer(run, op)], way)
+
+
+def _along(run: Run, stations: list[Op], way: list[Op]) -> Course | None:
     latest: dict[tuple[object, ...], tuple[Op, Stats | None]] = {}
-    for station in main_path(run):
-        key = (station.op.site, *weights_of(run, station.op)) if is_layer(run, station.op) else (station.op.index,)
+    for op in stations:
+        key = (op.site, *weights_of(run, op)) if is_layer(run, op) else (op.index,)
         latest.pop(key, None)
-        latest[key] = (station.op, station.gradient)
-    return _course(run, list(latest.values()))
+        latest[key] = (op, run.values[op.outputs[0]].gradient)
+    course = _course(run, list(latest.values()))
+    if course is None:
+        return None
+    first, last = course.ops[0].index, course.ops[-1].index
+    return replace(course, way=tuple(op for op in way if first <= op.index <= last))
 
 
 def over_time(run: Run) -> list[Course]:
@@ -101,6 +122,18 @@ def over_time(run: Run) -> list[Course]:
         if course is not None and len(course.norms) + course.zeros >= LEAST_TIME_STEPS - 1:
             courses.append(course)
     return courses
+
+
+def starved_layer(run: Run, course: Course) -> Op | None:
+    """The trained layer that makes the first state of a recurrence, when all of its gradient comes through the recurrence."""
+    first = next(op for op in run.phase("forward") if is_layer(run, op) and course.weight in weights_of(run, op))
+    value_id = data_of(run, first)
+    while (layer := run.producer(value_id)) is not None and layer.inputs and not is_layer(run, layer):
+        value_id = data_of(run, layer)
+    if layer is None or not is_layer(run, layer):
+        return None
+    gradient = gradient_of(run, layer.outputs[0])
+    return layer if gradient is not None and 0 < gradient.norm / run.loss_scale < 10 * course.norms[0] else None
 
 
 def most_precise(trace: Trace) -> Run | None:

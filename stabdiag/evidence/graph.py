@@ -8,6 +8,7 @@ population; across a U-Net's long skips it is short, and nothing is claimed abou
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,24 @@ def chain(run: Run) -> list[Op]:
 
 def main_path(run: Run) -> list[Station]:
     """The stations of the main path, from the input side to the loss side."""
-    path, region = _chain(run)
+    path, region, _ = _chain(run)
+    return _stations(run, path, region)
+
+
+def deepest_path(run: Run) -> list[Station]:
+    """The stations from where most must be passed, be it the data or not: a state that starts at zero and is refined from a
+    context, which joins at every step."""
+    _, region, path = _chain(run)
+    return _stations(run, path, region)
+
+
+def layers_of_longest_way(run: Run) -> list[Station]:
+    """The layers of the longest way as stations."""
+    layers = [op for op in longest_way(run) if is_layer(run, op)]
+    return [Station(op, run.values[op.outputs[0]], i, (op.layer,)) for i, op in enumerate(layers)]
+
+
+def _stations(run: Run, path: list[int], region: list[int]) -> list[Station]:
     stations: list[Station] = []
     passed: list[str] = []
     start = 0
@@ -82,6 +100,28 @@ def main_path(run: Run) -> list[Station]:
             stations.append(Station(op, output, len(stations), tuple(passed)))
             passed = []
     return stations
+
+
+def longest_way(run: Run) -> list[Op]:
+    """The ops of the way from an input to the loss that leads through the most layers, in order of execution.
+
+    Where every layer reads all earlier ones, or long skips bypass the middle, next to nothing must be passed, and yet signal
+    and gradient compound along this way.
+    """
+    ahead: dict[int, tuple[int, int]] = {}  # op -> (layers from here to the loss, next op)
+    region = set(_chain(run)[1])
+    for index in sorted(region, reverse=True):
+        op = run.ops[index]
+        readers = {reader.index for v in op.outputs for reader in run.consumers(v)} & ahead.keys()
+        onward = max(readers, key=lambda i: (ahead[i][0], -i), default=-1)
+        ahead[index] = (is_layer(run, op) + (ahead[onward][0] if onward >= 0 else 0), onward)
+    starts = [i for i in region if any(v.kind == "input" for v in run.inputs_of(run.ops[i]))]
+    index = max(starts, key=lambda i: (ahead[i][0], -i), default=-1)
+    way = []
+    while index >= 0:
+        way.append(run.ops[index])
+        index = ahead[index][1]
+    return way
 
 
 def is_layer(run: Run, op: Op) -> bool:
@@ -111,18 +151,18 @@ def _from_parameters(run: Run, value_id: int, steps: int = 40) -> bool:
     return found
 
 
-def _chain(run: Run) -> tuple[list[int], list[int]]:
-    """(main path, all ops on any way from input to loss), as op indices in order of execution."""
-    cached: tuple[list[int], list[int]] | None = run.__dict__.get("_main_path")
+def _chain(run: Run) -> tuple[list[int], list[int], list[int]]:
+    """(main path, all ops on any way to the loss, deepest path), as op indices in order of execution."""
+    cached: tuple[list[int], list[int], list[int]] | None = run.__dict__.get("_main_path")
     if cached is None:
         cached = run.__dict__["_main_path"] = _find_chain(run)
     return cached
 
 
-def _find_chain(run: Run) -> tuple[list[int], list[int]]:
+def _find_chain(run: Run) -> tuple[list[int], list[int], list[int]]:
     loss = None if run.loss_value is None else run.values[run.loss_value].op
     if loss is None:
-        return [], []
+        return [], [], []
     successors: dict[int, list[int]] = {loss: []}
     sources: list[int] = []
     depth, parent, distance = {loss: 0}, {loss: loss}, {loss: 0}
@@ -144,25 +184,48 @@ def _find_chain(run: Run) -> tuple[list[int], list[int]]:
             sources.append(index)
     region = sorted(successors)
     if not sources:
-        return [], region
-    # The farthest source that reads an input is the data: positions, masks and rotary phases join it later, tables never are.
-    start = max(sources, key=lambda i: (_reads_input(run, i), distance[i], -i))
-    path = [start]
-    while path[-1] != loss:
-        path.append(parent[path[-1]])
-    return path, region
+        return [], region, []
+    # The data enters where the most must be passed from: positions, masks, adjacency matrices and the earlier steps of a
+    # sequence join later or from the side, tables never are data.
+    entries = _entries(run, region) or sources
+    start = max(entries, key=lambda i: (depth[i], distance[i], -i))
+    deepest = max(region, key=lambda i: (depth[i], -i))
+    return _down(start, parent), region, _down(deepest, parent)
 
 
-def _reads_input(run: Run, index: int) -> bool:
-    stack, seen = [index], set()
+def _down(index: int, parent: dict[int, int]) -> list[int]:
+    path = [index]
+    while parent[index] != index:
+        path.append(index := parent[index])
+    return path
+
+
+def _entries(run: Run, region: list[int]) -> list[int]:
+    """The ops at which inputs enter: the first to read one, and those that read one but no result of an op that did."""
+    inside, touched, read = set(region), set[int](), set[int]()
+    entries = []
+    for index in region:
+        op = run.ops[index]
+        inputs = {i for i in op.inputs if run.values[i].kind == "input"}
+        later = any(v.op in touched for v in run.inputs_of(op))
+        if inputs - read or (not later and _reads_input(run, op, inside)):
+            entries.append(index)
+        if later or entries[-1:] == [index]:
+            touched.add(index)
+        read |= inputs
+    return entries
+
+
+def _reads_input(run: Run, op: Op, region: Container[int]) -> bool:
+    """Whether an op reads an input itself, or by way of ops that hand no gradient back."""
+    stack, seen = [op], set()
     while stack:
-        op = run.ops[stack.pop()]
-        for value in run.inputs_of(op):
+        for value in run.inputs_of(stack.pop()):
             if value.kind == "input":
                 return True
-            if value.op is not None and value.op not in seen:
+            if value.op is not None and value.op not in region and value.op not in seen:
                 seen.add(value.op)
-                stack.append(value.op)
+                stack.append(run.ops[value.op])
     return False
 
 

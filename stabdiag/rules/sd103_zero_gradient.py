@@ -5,7 +5,8 @@ Reported is a parameter tensor whose gradient is exactly 0 in float64 and float3
 for all batches and seeds that were run, unless it is zero by construction. Whether it is, is tried: the tensors in
 question, and only they, are redrawn (at one, three and ten times the usual scale, in float64). What still gets no gradient
 *and* does not change the loss is zero by construction and silent: a key bias before softmax, a bias before a normalisation,
-a head that the loss does not read, an expert without tokens, a recurrent weight at a single step. What gets one was stuck:
+a head that the loss does not read, an expert without tokens, a recurrent weight at a single step. So is a bias at whose layer
+the samples' gradients are not zero but cancel, as those of a critic's two hinges do. What gets one was stuck:
 error. What changes the loss without ever getting one lies behind an op without a gradient (sign, round, a comparison):
 error too. Without the measurement after two steps: warning.
 
@@ -106,15 +107,28 @@ explains = ("SD101",)
 def check(trace: Trace) -> Iterator[Finding]:
     """One finding per op at which gradients end."""
     tried = trace.experiments.get("zero_gradient", {})
-    names = [name for name, fact in tried.items() if fact["revived"] or fact["moves_loss"]]
     run = most_precise(trace)
-    if not names or run is None:
+    if run is None:
+        return
+    names = [n for n, fact in tried.items() if (fact["revived"] or fact["moves_loss"]) and not _cancels(run, n)]
+    if not names:
         return
     severity = Severity.ERROR if any(r.step for r in trace.runs) else Severity.WARNING
     parameters = {p.name: p for p in run.parameters}
     stuck = [parameters[name] for name in names if name in parameters]
     cut = _where_it_ends(run, set(names))
     yield _finding(trace, run, stuck, cut, severity, any(tried[n]["revived"] for n in names))
+
+
+def _cancels(run: Run, name: str) -> bool:
+    """Whether a bias has gradients to add up, which happen to cancel: those of two hinges while all samples are active."""
+    for op in run.phase("forward"):
+        if op.name == "add" or is_layer(run, op):
+            read = (run.values[run.behind_views(i)] for i in op.inputs)
+            output = run.output_of(op)
+            if any(v.name == name and len(v.shape) == 1 for v in read) and output is not None:
+                return output.gradient is not None and output.gradient.max_abs > 0
+    return False
 
 
 def _where_it_ends(run: Run, names: set[str]) -> Op | None:

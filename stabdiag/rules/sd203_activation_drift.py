@@ -6,7 +6,9 @@ against their order: the median slope over all pairs (Theil-Sen), so that one ou
 stations. A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift
 above `error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a
 residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The same must
-hold with every other seed and after two optimizer steps.
+hold with every other seed and after two optimizer steps. Where the main path shows no drift, the same is asked of the path
+from where most must be passed (a state that starts at zero and is refined from a context) and of the layers of the longest
+way (past which dense connections and long skips lead).
 
 ## Why it matters
 Twelve more layers and the signal leaves the format's range, or the last layers see only biases. Gradients drift with it.
@@ -105,7 +107,7 @@ from math import log10
 from statistics import median
 
 from stabdiag.evidence.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.graph import Station, main_path
+from stabdiag.evidence.graph import Station, deepest_path, layers_of_longest_way, main_path
 from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
@@ -154,10 +156,17 @@ def check(
         )
 
     run = trace.run("float32")
-    drift = drift_of(run) if run is not None else None
-    others = [drift_of(r) for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
-    if run is None or drift is None or not compounds(drift) or not all(compounds(o) for o in others if o is not None):
+    if run is None:
         return
+    others = [r for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
+    for path in (main_path, deepest_path, layers_of_longest_way):
+        drift = drift_of(path(run))
+        if drift is not None and compounds(drift) and all(compounds(o) for r in others if (o := drift_of(path(r)))):
+            yield _finding(trace, run, drift, warning_decades, error_decades)
+            return
+
+
+def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error_decades: float) -> Finding:
     scale = _cause(run, drift)
     op = drift.stations[len(drift.stations) // 2].op
     grows = drift.slope > 0
@@ -173,7 +182,7 @@ def check(
     fixes.append(Fix("layer-norm", "normalise once per block", "x = self.norm(x)"))
     name = op.layer or op.module
     first, last = (10 ** (v / 2) for v in (drift.logs[0], drift.logs[-1]))
-    yield Finding(
+    return Finding(
         "",
         "",
         Severity.ERROR if abs(drift.decades) > error_decades else Severity.WARNING,
@@ -202,9 +211,9 @@ def _behind(run: Run, drift: Drift, decades: float) -> list[int]:
     return [] if far is None else [op.index for op in run.phase("forward", "loss") if op.index >= far]
 
 
-def drift_of(run: Run) -> Drift | None:
+def drift_of(path: list[Station]) -> Drift | None:
     """The drift along the main path, its last station (the head) left out; None with fewer than four measured stations."""
-    stations = [s for s in main_path(run)[:-1] if s.forward is not None and not s.forward.nonfinite and s.forward.std > 0]
+    stations = [s for s in path[:-1] if s.forward is not None and not s.forward.nonfinite and s.forward.std > 0]
     stations = stations[:: -(-len(stations) // MOST) or 1]
     if len(stations) < 4:
         return None

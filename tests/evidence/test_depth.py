@@ -109,3 +109,9 @@ def test_a_loop_over_one_weight_is_time_and_not_depth() -> None:
     run = record(Loop(), torch.randn(3, 4))
     assert over_depth(run) is None
     assert len(over_time(run)) == 1
+
+
+def test_a_typical_step_is_none_where_a_few_layers_lose_it_all() -> None:
+    stages = course(*(10.0 ** (i // 4) for i in range(20)))
+    assert stages.decades < -3 and stages.slope > 0.15
+    assert stages.typical_step == 0.0

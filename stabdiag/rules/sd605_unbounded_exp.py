@@ -6,8 +6,10 @@ Runs every `exp` of data on scaled operands until it overflows: at 88.7 (float32
 - a clamp *after* the exp: the value is kept, the gradient is 0 · inf = NaN. Error within `within` times the observed range in
   float32, else warning;
 - 1/(1 + exp(-z)): the value is right for every z, the gradient is NaN where exp overflows. Same severities;
-- any other exp of an unbounded value, such as exp(log_variance): warning within `within` times the observed range in float32,
-  else information.
+- any other exp of an unbounded value that data drive through a trained layer, such as exp(log_variance): error within `within`
+  times the observed range in float32, else warning;
+- an exp of the input itself, of a row of a trained table or of what is normalised, which the weights alone move: warning
+  within `within` times the observed range in float32, else information.
 
 Error whenever it overflows on the probe batch itself.
 

@@ -128,24 +128,27 @@ def bites(run: Run, epsilon: Epsilon) -> bool:
 def reached(trace: Trace, epsilon: Epsilon, format: Format, within: float) -> Severity | None:
     """How bad it is that the operand gets where the epsilon was to keep it from, by the confirmation of the singular op.
 
-    An error in float32 where that is near, or where the run shows it. A warning in narrower formats (the same epsilon does
-    its work in float32), and where only zeros and constants get there, a blank image; those are not judged in 16 bits.
+    An error in float32 where that is near, a warning where it is further out or only zeros and constants get there. In 16 bits
+    near counts only, for less: a warning for a bound that is 1 there, information for an epsilon that is 0 there and guards in
+    float32.
     """
     base = trace.run("float32")
+    if base is None:
+        return None
     results = trace.experiments.get("confirmation", {}).get("expressions", {})
+    wide = format.name == "float32"
     found: list[Severity] = []
-    for expression in () if base is None else expressions(base):
+    for expression in expressions(base):
         breaks = results.get(expression.key, {}).get("breaks", {})
-        narrow = format.name != "float32"
         elsewhere = "float32" in breaks and (expression.form in REPLACEABLE or not _lost_in(FORMATS["float32"], epsilon))
         if format.name not in breaks or elsewhere or not _guards(base, epsilon, expression):
             continue
         ways = [way for way in breaks[format.name].values() if way["how"] not in DEGENERATE]
         near = any(way["factor"] <= within or way["source"] <= REACHED for way in ways)
-        if near:
-            found.append(Severity.WARNING if narrow else Severity.ERROR)
-        elif not narrow:
-            found.append(Severity.WARNING)
+        if wide:
+            found.append(Severity.ERROR if near else Severity.WARNING)
+        elif near:
+            found.append(Severity.WARNING if epsilon.absorbed else Severity.INFO)
     return max(found, key=lambda severity: severity.rank, default=None)
 
 

@@ -9,8 +9,8 @@ what feeds the singular op until it breaks in that format. Epsilons of native no
 are left alone. With `--steps`, the optimizer's own epsilon is judged too: by the step that divides by 0.
 
 Error: the run or a blank sample reaches the operand's end, or, in float32, values within `within` times what was observed do.
-Warning: it is reached further out or by constants in float32, within `within` times or below 20 in 16 bits. Information: a
-forced zero only.
+Warning: it is reached further out or by constants in float32; a bound that is 1 in 16 bits is reached within `within` times.
+Information: a forced zero only, or an epsilon that is 0 in 16 bits and keeps a logarithm from 0 in float32.
 
 ## Why it matters
 x / (norm + 1e-8) is 0/0 in float16 for the first empty record, weeks into training.
@@ -109,37 +109,31 @@ from stabdiag.trace import Run, Trace
 explains = ("SD301", "SD606", "SD608")
 
 
-_WHEN = {
-    Severity.ERROR: "ordinary values of what feeds it reach it",
-    Severity.WARNING: "it can be reached",
-    Severity.INFO: "seen with a forced zero only",
-}
-
-
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per place and precision."""
-    tried = trace.experiments.get("epsilon", {})
     for run in trace.runs:
         if run.precision == "float64" or run.step or run.seed:
             continue
         seen: set[object] = set()
         for epsilon in lost(run):
-            fact = tried.get(run.precision, {}).get(str(epsilon.op.index), {})
-            observed = bites(run, epsilon)
-            blank = bool(fact.get("breaks") and fact.get("reached"))
-            severity = (
-                Severity.ERROR
-                if observed or blank
-                else reached(trace, epsilon, format_of(run.values[epsilon.op.outputs[0]].dtype), within)
-            )
-            if severity is None and fact.get("breaks"):
-                severity = Severity.INFO
-            if epsilon.op.site in seen or severity is None:
-                continue
-            seen.add(epsilon.op.site)
-            when = "the run shows it" if observed else "a blank sample reaches it" if blank else _WHEN[severity]
-            yield _finding(trace, run, epsilon, severity, when)
+            verdict = _verdict(trace, run, epsilon, within)
+            if verdict is not None and epsilon.op.site not in seen:
+                seen.add(epsilon.op.site)
+                yield _finding(trace, run, epsilon, *verdict)
     yield from _of_the_optimizer(trace)
+
+
+def _verdict(trace: Trace, run: Run, epsilon: Epsilon, within: float) -> tuple[Severity, str] | None:
+    """How bad it is, and how that is known; None where nothing gets to what the epsilon guards against."""
+    tried = trace.experiments.get("epsilon", {}).get(run.precision, {}).get(str(epsilon.op.index), {})
+    if bites(run, epsilon):
+        return Severity.ERROR, "the run shows it"
+    if tried.get("breaks") and tried.get("reached"):
+        return Severity.ERROR, "a blank sample reaches it"
+    format = format_of(run.values[epsilon.op.outputs[0]].dtype)
+    if (severity := reached(trace, epsilon, format, within)) is not None:
+        return severity, "other values of what feeds it reach it"
+    return (Severity.INFO, "seen with a forced zero only") if tried.get("breaks") else None
 
 
 def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:

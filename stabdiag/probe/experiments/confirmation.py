@@ -1,9 +1,9 @@
 """Confirmation of unstable expressions: push the operand out of its observed range until something is no longer finite.
 
 The ops of each expression are taken out of one more forward pass and run again on varied sources (the outputs of the layers
-that feed it): scaled by ±k, shifted by ±k times their largest magnitude, for k from 1 to 1000; set to 0; set to a constant. The
-A layer that starts at 0 is varied as if its largest magnitude were 1. The
-smallest k at which the result or the gradient of the operand is not finite, while the operand itself is, is refined to 1 %.
+that feed it): scaled by ±k, shifted by ±k times their largest magnitude, for k from 1 to 1000; set to 0; set to a constant. A
+layer that is 0 as built is varied as if its largest magnitude were 1. The smallest k at which the result or the gradient of the
+operand is not finite, while the operand itself is, is refined to 1 %.
 
 Writes `trace.experiments["confirmation"]`:
 

@@ -106,13 +106,20 @@ _WHAT = {
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
-    """One finding per line."""
+    """One finding per line; of several exps of the same layers (deviation, variance) the first, which names the others."""
+    causes: dict[object, list[Judgement]] = {}
     for found in judgements(trace, EXP, LATE_CLAMP, SIGMOID_BY_HAND, within=within):
+        alone = found.expression.form != EXP or found.happens
+        causes.setdefault(found.op.index if alone else found.expression.upstream.sources, []).append(found)
+    for group in causes.values():
+        found = min(group, key=lambda each: (-each.severity.rank, each.op.index))
+        others = [at for each in group if each is not found and (at := each.location) is not None]
         yield found.finding(
             f"{_WHAT[found.expression.form]}; the exponent has {found.observed()} here, and it breaks at "
             f"{found.limits() or '88.7'}",
             "exp of an unbounded value",
             _fixes(found),
+            notes=tuple(f"evidence: the same layers feed another exp at {at.path}:{at.line}" for at in others),
         )
 
 

@@ -18,6 +18,7 @@ from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.operator import operator
 from stabdiag.probe.recorder import SEED, Recorder, Stage, named_tensors
 from stabdiag.probe.tracer import Execute, plain
+from stabdiag.probe.unfused import unfused_recurrence
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import Run
 
@@ -76,7 +77,7 @@ def driven(recorder: Recorder, base: Run, watched: Iterable[int]) -> dict[int, T
 
 def _forward(recorder: Recorder, stage: Stage, inputs: Inputs, watch: _Watch) -> Tensor:
     seed_everything(SEED)
-    with torch.enable_grad(), watch, stage.precision.context(stage.device.type):
+    with torch.enable_grad(), unfused_recurrence(), watch, stage.precision.context(stage.device.type):
         return recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
 
 

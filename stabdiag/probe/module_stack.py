@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -23,7 +22,6 @@ class ModuleStack:
         self.calls: dict[str, int] = {}
         self._root = ("", type(model).__name__, 0)
         self.stack: list[tuple[str, str, int]] = []
-        self._onednn: list[bool] = []
 
     @property
     def top(self) -> tuple[str, str, int]:
@@ -37,15 +35,10 @@ class ModuleStack:
         call = self.calls.get(path, -1) + 1
         self.calls[path] = call
         self.stack.append((path, type(module).__name__, call))
-        if isinstance(module, nn.RNNBase):  # oneDNN's fused LSTM hides the gates
-            self._onednn.append(torch._C._get_mkldnn_enabled())
-            torch._C._set_mkldnn_enabled(False)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if self.stack:
             self.stack.pop()
-        if isinstance(module, nn.RNNBase) and self._onednn:
-            torch._C._set_mkldnn_enabled(self._onednn.pop())
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -58,5 +51,3 @@ class ModuleStack:
             enter.remove()
             leave.remove()
             self.stack.clear()
-            while self._onednn:
-                torch._C._set_mkldnn_enabled(self._onednn.pop())

@@ -183,10 +183,14 @@ class Subexpression:
 
 
 def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Tensor:
-    """What is not finite stays: masks are part of the expression."""
+    """What is not finite stays: masks are part of the expression. What is 0 as built is varied around 0, within 1 times k."""
     shape = (-1,) + (1,) * source.dim()
     finite = torch.isfinite(source)
     largest = source[finite].abs().max().double() if bool(finite.any()) else source.new_zeros((), dtype=torch.float64)
+    if float(largest) == 0:  # a layer that starts at 0 does not stay there
+        places = torch.arange(source.numel(), dtype=torch.float64, device=source.device).view(source.shape)
+        source, largest = torch.cos(places), largest + 1
+        scale = torch.where(scale == 1, 0, scale)
     moved = source.double() * scale.to(source.device).view(shape) + shift.to(source.device).view(shape) * largest
     return torch.where(finite, moved.clamp(min=0) if positive else moved, source.double())
 

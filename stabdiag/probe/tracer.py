@@ -26,6 +26,7 @@ from stabdiag.probe.facts import Facts
 from stabdiag.probe.layout import unit_dim
 from stabdiag.probe.module_stack import ModuleStack
 from stabdiag.probe.operator import Operator, operator
+from stabdiag.probe.unfused import unfused_recurrence
 from stabdiag.rule import Measurement
 from stabdiag.trace import DISCRETE, Op, Run, Stats, Value
 
@@ -271,6 +272,7 @@ class Tracer(EagerMode):
 
     def __enter__(self) -> Tracer:
         self._context.enter_context(self.modules.following())
+        self._context.enter_context(unfused_recurrence())
         self._context.enter_context(_collecting_seldom())
         super().__enter__()  # type: ignore[no-untyped-call, unused-ignore]
         return self

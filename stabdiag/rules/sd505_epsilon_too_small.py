@@ -3,9 +3,14 @@
 ## What it does
 Finds constants added to, or bounding, an operand that is then divided by, rooted or taken the logarithm of, and that the
 format of that op loses: below half its smallest number (2^-25 in float16: 1e-8 and 1e-12 are 0 there), or absorbed in a 1 (1
-+ 1e-10 is 1 in float32). Confirmed by running the model in that precision with one element of the operand at zero: the loss
-must become non-finite, and stay finite in float32. Epsilons of native normalisation kernels, which compute in float32, are
-left alone. With `--steps`, the optimizer's own epsilon is judged too: by the step that divides by 0.
++ 1e-10 is 1 in float32, and so is the bound 1 - 1e-8 of a clamp). Confirmed in two ways: by running the model in that
+precision with one element of the operand at zero (the loss must become non-finite, and stay finite in float32), and by pushing
+what feeds the singular op until it breaks in that format. Epsilons of native normalisation kernels, which compute in float32,
+are left alone. With `--steps`, the optimizer's own epsilon is judged too: by the step that divides by 0.
+
+Error: the run or a blank sample reaches the operand's end, or, in float32, values within `within` times what was observed do.
+Warning: it is reached further out or by constants in float32; a bound that is 1 in 16 bits is reached within `within` times.
+Information: a forced zero only, or an epsilon that is 0 in 16 bits and keeps a logarithm from 0 in float32.
 
 ## Why it matters
 x / (norm + 1e-8) is 0/0 in float16 for the first empty record, weeks into training.
@@ -75,11 +80,12 @@ def loss(output):
 ```
 
 ## What it does not detect
-Epsilons of optimizers, and epsilons inside opaque kernels. An error needs the operand at zero in the probed run or on a blank
-sample; where only the forced zero breaks it, the finding is information.
+Epsilons inside opaque kernels, epsilons that are tensors, epsilons absorbed in a large activation.
 
 ## Thresholds
-None: the limits are the format's smallest number and its unit roundoff. Constants above 1e-3 are not taken for epsilons
+- `within` = 10: multiple of the observed range up to which a break is near.
+
+The limits are the format's smallest number and its unit roundoff. Constants above 1e-3 are not taken for epsilons
 (`stabdiag.evidence.epsilon.LARGEST`).
 
 ## References
@@ -92,7 +98,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.evidence import steps
-from stabdiag.evidence.epsilon import Epsilon, bites, lost
+from stabdiag.evidence.epsilon import Epsilon, bites, lost, reached
 from stabdiag.evidence.graph import downstream
 from stabdiag.evidence.snippet import expression
 from stabdiag.finding import Finding, Fix, Severity
@@ -100,24 +106,34 @@ from stabdiag.formats import format_of
 from stabdiag.picture import place
 from stabdiag.trace import Run, Trace
 
-explains = ("SD301",)
+explains = ("SD301", "SD606", "SD608")
 
 
-def check(trace: Trace) -> Iterator[Finding]:
+def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per place and precision."""
-    tried = trace.experiments.get("epsilon", {})
     for run in trace.runs:
         if run.precision == "float64" or run.step or run.seed:
             continue
         seen: set[object] = set()
         for epsilon in lost(run):
-            fact = tried.get(run.precision, {}).get(str(epsilon.op.index), {})
-            observed = bites(run, epsilon)
-            if epsilon.op.site in seen or not (observed or fact.get("breaks")):
-                continue
-            seen.add(epsilon.op.site)
-            yield _finding(trace, run, epsilon, observed, bool(fact.get("reached")))
+            verdict = _verdict(trace, run, epsilon, within)
+            if verdict is not None and epsilon.op.site not in seen:
+                seen.add(epsilon.op.site)
+                yield _finding(trace, run, epsilon, *verdict)
     yield from _of_the_optimizer(trace)
+
+
+def _verdict(trace: Trace, run: Run, epsilon: Epsilon, within: float) -> tuple[Severity, str] | None:
+    """How bad it is, and how that is known; None where nothing gets to what the epsilon guards against."""
+    tried = trace.experiments.get("epsilon", {}).get(run.precision, {}).get(str(epsilon.op.index), {})
+    if bites(run, epsilon):
+        return Severity.ERROR, "the run shows it"
+    if tried.get("breaks") and tried.get("reached"):
+        return Severity.ERROR, "a blank sample reaches it"
+    format = format_of(run.values[epsilon.op.outputs[0]].dtype)
+    if (severity := reached(trace, epsilon, format, within)) is not None:
+        return severity, "other values of what feeds it reach it"
+    return (Severity.INFO, "seen with a forced zero only") if tried.get("breaks") else None
 
 
 def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
@@ -153,29 +169,30 @@ def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
         )
 
 
-def _finding(trace: Trace, run: Run, epsilon: Epsilon, observed: bool, reached: bool) -> Finding:
+def _finding(trace: Trace, run: Run, epsilon: Epsilon, severity: Severity, when: str) -> Finding:
     op = epsilon.op
     output = run.output_of(op)
     assert output is not None
     format = format_of(output.dtype)
-    how = f"absorbed in the 1 it is added to in {format.name}" if epsilon.absorbed else f"0 in {format.name}"
+    how = (
+        f"absorbed in the 1 it is {'added to' if epsilon.value > 0 else 'taken from'} in {format.name}"
+        if epsilon.absorbed
+        else f"0 in {format.name}"
+    )
     smallest = f"u = {format.unit_roundoff:.2g}" if epsilon.absorbed else f"smallest number {format.smallest:.2g}"
-    when = "the run shows it" if observed else "a blank sample reaches it" if reached else "seen with a forced zero only"
     return Finding(
         "",
         "",
-        Severity.ERROR if observed or reached else Severity.INFO,
-        f"the epsilon {epsilon.value:.3g} is {how} ({smallest}): `{epsilon.consumer.name}` is not finite at 0; {when}",
+        severity,
+        f"the epsilon {abs(epsilon.value):.3g} is {how} ({smallest}): `{epsilon.consumer.name}` is not finite there; {when}",
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],
         location=place(trace, op),
-        label=f"{epsilon.value:.3g} is {'lost' if epsilon.absorbed else '0'} in {format.name}",
+        label=f"{abs(epsilon.value):.3g} is {'lost' if epsilon.absorbed else '0'} in {format.name}",
         evidence={
             "op_index": op.index,
             "epsilon": epsilon.value,
-            "observed": observed,
-            "reached": reached,
             "reaches": downstream(run, op.index),
         },
         fixes=list(_fixes(epsilon, format.smallest)),
@@ -185,6 +202,10 @@ def _finding(trace: Trace, run: Run, epsilon: Epsilon, observed: bool, reached: 
 def _fixes(epsilon: Epsilon, smallest: float) -> Iterator[Fix]:
     at = epsilon.op.location
     if epsilon.absorbed:
+        if epsilon.value < 0:
+            text = expression(at, "x.clamp(-1 + 1e-8, 1 - 1e-8)").replace(f"{-epsilon.value:g}", "1e-6")
+            yield Fix("larger-epsilon", "bound by a number that is not 1", text)
+            return
         yield Fix("stable-form", "add the epsilon where the value is small", "torch.log((1 - p).clamp_min(1e-6))")
         return
     larger = 1e-4

@@ -6,8 +6,10 @@ Runs every `exp` of data on scaled operands until it overflows: at 88.7 (float32
 - a clamp *after* the exp: the value is kept, the gradient is 0 · inf = NaN. Error within `within` times the observed range in
   float32, else warning;
 - 1/(1 + exp(-z)): the value is right for every z, the gradient is NaN where exp overflows. Same severities;
-- any other exp of an unbounded value, such as exp(log_variance): warning within `within` times the observed range in float32,
-  else information.
+- any other exp of an unbounded value that data drive through a trained layer, such as exp(log_variance): error within `within`
+  times the observed range in float32, else warning;
+- an exp of the input itself, of a row of a trained table or of what is normalised, which the weights alone move: warning
+  within `within` times the observed range in float32, else information.
 
 Error whenever it overflows on the probe batch itself.
 
@@ -104,13 +106,20 @@ _WHAT = {
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
-    """One finding per line."""
+    """One finding per line; of several exps of the same layers (deviation, variance) the first, which names the others."""
+    causes: dict[object, list[Judgement]] = {}
     for found in judgements(trace, EXP, LATE_CLAMP, SIGMOID_BY_HAND, within=within):
+        alone = found.expression.form != EXP or found.happens
+        causes.setdefault(found.op.index if alone else found.expression.upstream.sources, []).append(found)
+    for group in causes.values():
+        found = min(group, key=lambda each: (-each.severity.rank, each.op.index))
+        others = [at for each in group if each is not found and (at := each.location) is not None]
         yield found.finding(
             f"{_WHAT[found.expression.form]}; the exponent has {found.observed()} here, and it breaks at "
             f"{found.limits() or '88.7'}",
             "exp of an unbounded value",
             _fixes(found),
+            notes=tuple(f"evidence: the same layers feed another exp at {at.path}:{at.line}" for at in others),
         )
 
 

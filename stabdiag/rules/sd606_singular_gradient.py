@@ -72,7 +72,7 @@ def loss(distances):
 
 ## What it does not detect
 `torch.linalg.vector_norm`, `std` and `cdist`, whose gradient PyTorch defines as 0 at 0. A root that is only divided by
-(`x / sqrt(Σx²)`): SD608 reports the division. Roots inside a custom autograd function.
+(`x / sqrt(Σx²)`) and a root of a value that can be negative: SD608. Roots inside a custom autograd function.
 
 ## Thresholds
 - `within` = 10: multiple of the observed range up to which a break is an error.
@@ -97,6 +97,8 @@ explains = ("SD102", "SD301", "SD608")
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line."""
     for found in judgements(trace, ROOT_OF_EXP, ROOT, INVERSE_TRIGONOMETRIC, within=within):
+        if found.leaves_domain:  # SD608
+            continue
         name = found.op.name.strip("_")
         if found.expression.form == ROOT_OF_EXP:
             message = f"`{name}` of an exp: the exponent has {found.observed()} here, and it breaks at {found.limits()}"

@@ -1,9 +1,10 @@
 """Logarithm, division or power of a value that can leave the function's domain.
 
 ## What it does
-Runs every logarithm, division, reciprocal root and fractional or negative power of data on pushed operands (scaled, negated,
-shifted, set to 0, set to a constant) and reports those whose result or gradient stops being finite while the operand is finite.
-Divisions by counts, by parameters and by values that are positive by construction do not break and are not reported.
+Runs every logarithm, division, root and fractional or negative power of data on pushed operands (scaled, negated, shifted,
+set to 0, set to a constant) and reports those whose result or gradient stops being finite while the operand is finite. A root
+is reported where its operand goes below 0; where it only reaches 0, SD606 does. Divisions by counts, by parameters and by
+values that are positive by construction do not break and are not reported.
 
 Error: on the probe batch itself; or within `within` times the observed range; or a denominator that changes its sign within the
 batch. Warning: further out, or only where what feeds it is exactly 0 or constant (a norm, a standard deviation, max - min).
@@ -83,7 +84,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.forms import LOGARITHM, POWER, QUOTIENT
+from stabdiag.evidence.expressions.forms import LOGARITHM, POWER, QUOTIENT, ROOT
 from stabdiag.evidence.expressions.judgement import Judgement, judgements
 from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
@@ -91,18 +92,21 @@ from stabdiag.trace import Trace
 
 explains = ("SD301", "SD704")
 
-_WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of"}
+_WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line."""
-    for found in judgements(trace, LOGARITHM, QUOTIENT, POWER, within=within):
+    for found in judgements(trace, LOGARITHM, QUOTIENT, POWER, ROOT, within=within):
+        if found.expression.form == ROOT and not found.leaves_domain:  # SD606
+            continue
         operand = argument(found.op)
         shown = f"`{operand}`" if operand else "a value"
+        kept, label = ("positive", "can be negative") if found.expression.form == ROOT else ("from 0", "can reach 0")
         yield found.finding(
-            f"{_WHAT[found.expression.form]} {shown}, which nothing keeps from 0: it has {found.observed()} here, and it "
+            f"{_WHAT[found.expression.form]} {shown}, which nothing keeps {kept}: it has {found.observed()} here, and it "
             f"breaks at {found.limits()}",
-            "can reach 0",
+            label,
             _fixes(found, operand or "x"),
         )
 
@@ -113,7 +117,7 @@ def _fixes(found: Judgement, operand: str) -> list[Fix]:
             Fix("guarded-division", "keep the denominator from 0", f"({operand}).clamp(min=1e-6)"),
             Fix("positive", "make it positive", f"F.softplus({operand}) + 1e-6"),
         ]
-    if found.expression.form == POWER:
+    if found.expression.form in (POWER, ROOT):
         return [Fix("guarded-root", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
     cause = found.cause
     if cause is not None and cause.name.strip("_") == "exp":

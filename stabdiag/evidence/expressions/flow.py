@@ -6,7 +6,7 @@ calls later are two ops and the value that flows between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,13 +35,16 @@ _FREE = frozenset((
     "mkldnn_rnn_layer", "_thnn_fused_lstm_cell",
 ))
 # fmt: on
+_LOOKUPS = frozenset(("index", "index_select", "gather"))  # of a table that is trained, at places that the input names
 # Ops that hand on what they are given, selected, summed, averaged or scaled: what is inside stays recognisable.
 # fmt: off
 _LINEAR = frozenset((
     "add", "sub", "rsub", "mul", "div", "neg", "sum", "mean", "gather", "index", "index_select", "masked_select",
     "where", "masked_fill", "cat", "stack", "select", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "max",
     "amax", "min", "amin", "nan_to_num", "take", "take_along_dim", "index_put", "scatter", "topk", "sort", "cumsum",
+    "index_add", "scatter_add", "scatter_reduce", "_unsafe_index", "_unsafe_masked_index",
 ))
+SUMS = frozenset(("sum", "mean", "cumsum", "index_add", "scatter_add", "scatter_reduce"))
 # fmt: on
 _SLICE_LIMIT = 64  # ops; beyond it the relation between operand and source is too long to argue about
 
@@ -72,15 +75,18 @@ class Flow:
     _data: list[bool] = field(default_factory=list)
     _derived: list[bool] = field(default_factory=list)  # also through comparisons and indices
     _trained: list[bool] = field(default_factory=list)
+    _named: list[bool] = field(default_factory=list)  # also ids of the input and what is computed from them
 
     def __post_init__(self) -> None:
         run = self.run
         self._data = [v.kind == "input" and _floating(v.dtype) for v in run.values]
         self._derived = list(self._data)
         self._trained = [v.kind == "parameter" for v in run.values]
+        self._named = [v.kind == "input" for v in run.values]
         for op in run.ops:
             fresh = op.name in _FRESH
-            data = not fresh and (any(self._data[i] for i in op.inputs) or op.name in _FREE)
+            data = not fresh and (any(self._data[i] for i in op.inputs) or op.name in _FREE or self._looked_up(op))
+            named = not fresh and any(self._named[i] for i in op.inputs)
             derived = not fresh and (data or any(self._derived[i] for i in op.inputs))
             trained = not fresh and any(self._trained[i] for i in op.inputs)
             for value_id in op.outputs:
@@ -88,6 +94,7 @@ class Flow:
                 self._data[value_id] = data and floating
                 self._derived[value_id] = derived
                 self._trained[value_id] = trained and floating
+                self._named[value_id] = named
 
     def data(self, value_id: int) -> bool:
         """Whether a value varies with the model's input (through floating-point values: not through a comparison)."""
@@ -131,11 +138,24 @@ class Flow:
     def free(self, op: Op) -> bool:
         """Whether trained weights can bring an op's result to any size and sign: a layer's output."""
         name = base_name(op)
-        if name in _FREE:
+        if name in _FREE or self._looked_up(op):
             return True
         if name in _AFFINE_NORMALISATIONS:
             return any(self._trained[i] for i in op.inputs[1:])
         return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._unbounded(i) for i in op.inputs)
+
+    def _looked_up(self, op: Op) -> bool:
+        """An embedding by hand: rows of a trained table, chosen by ids of the input."""
+        table = op.inputs[0] if base_name(op) in _LOOKUPS and len(op.inputs) > 1 else None
+        return (
+            table is not None and self._trained[table] and any(self._named[i] for i in op.inputs[1:]) and not self._named[table]
+        )
+
+    def driven(self, sources: Iterable[int]) -> bool:
+        """Whether data drive one of these values through trained weights: not the input itself, not a row of a trained table
+        nor what is normalised, which the weights alone move."""
+        makers = [op for i in sources if (op := self.run.producer(i)) is not None]
+        return any("embedding" not in op.name and "norm" not in op.name and not self._looked_up(op) for op in makers)
 
     def _unbounded(self, value_id: int) -> bool:
         """Weights made positive (softplus, exp) keep the sign of what they multiply, normalised ones its size."""
@@ -189,7 +209,8 @@ class Flow:
 
         Returns:
             Index of each op that is behind it through linear ops only -> names of the ops on the way ("product" for a
-            multiplication of two values that both vary, one of them not an input).
+            multiplication of two values that both vary, one of them not an input; "mixture" for a matrix product of
+            probabilities, which can only be 0 where they are).
         """
         found: dict[int, frozenset[str]] = {}
         stack: list[tuple[int, frozenset[str]]] = [(value_id, frozenset())]
@@ -202,6 +223,9 @@ class Flow:
                 continue
             seen.add(current)
             name = base_name(op)
+            if name in _PRODUCTS and not self.free(op) and self._averages(op):
+                stack.extend((i, way | {"mixture"}) for i in op.inputs if self._data[i])
+                continue
             if name not in _LINEAR or self.free(op):
                 found[op.index] = way
                 continue
@@ -217,6 +241,11 @@ class Flow:
                 way = way | {"product"}
             stack.extend((i, way) for i in varying)
         return found
+
+    def _averages(self, op: Op) -> bool:
+        """Whether a matrix product is of probabilities: no factor below 0 or above 1."""
+        bounds = [self.run.values[self.behind(i)].stats for i in op.inputs]
+        return all(s is not None and s.min >= 0 and s.max <= 1 for s in bounds)
 
 
 def flow(run: Run) -> Flow:

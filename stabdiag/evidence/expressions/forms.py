@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from stabdiag.evidence.expressions.flow import Flow, Slice, base_name, flow
+from stabdiag.evidence.expressions.flow import SUMS, Flow, Slice, base_name, flow
 from stabdiag.trace import Op, Run
 
 LOG_OF_SOFTMAX = "log-of-softmax"
@@ -40,6 +40,7 @@ _LOGS = frozenset(["log", "log2", "log10", "log1p"])
 _EXPS = frozenset(["exp", "exp2", "expm1", "sinh", "cosh"])
 _INVERSES = frozenset(["acos", "asin", "acosh", "atanh", "logit", "special_logit", "erfinv"])
 _QUOTIENTS = frozenset(["reciprocal", "rsqrt"])
+_SOFTMAXES = frozenset(["_softmax", "_safe_softmax"])
 _SELECTIONS = frozenset(["where", "masked_fill"])
 _TRAP_LENGTH = 6  # ops between a singular op and the where that hides its result
 
@@ -88,15 +89,22 @@ def expressions(run: Run) -> list[Expression]:
 
 
 def _one_per_place(run: Run, found: list[Expression]) -> list[Expression]:
-    best: dict[tuple[object, ...], tuple[float, Expression]] = {}
+    """Calls fed by another call of their line (a recursion over time) break where that one does: it stands for them."""
+    places: dict[object, list[Expression]] = {}
     for expression in found:
-        stats = run.values[expression.link].stats
-        reach = stats.max_abs if stats is not None and isfinite(stats.max_abs) else 0.0
         at = run.ops[expression.op].location
-        key = (expression.form, at and (at.path, at.line, at.column, at.library))
-        if key not in best or reach > best[key][0]:
-            best[key] = (reach, expression)
-    return [expression for _, expression in best.values()]
+        places.setdefault((expression.form, at and (at.path, at.line, at.column, at.library)), []).append(expression)
+    best = []
+    for calls in places.values():
+        dangers = {call.danger for call in calls}
+        first = [call for call in calls if not dangers & (set(call.upstream.ops) - {call.danger})] or calls
+        best.append(max(first, key=lambda call: _reach(run, call)))
+    return best
+
+
+def _reach(run: Run, expression: Expression) -> float:
+    stats = run.values[expression.link].stats
+    return stats.max_abs if stats is not None and isfinite(stats.max_abs) else 0.0
 
 
 class _Finder:
@@ -140,17 +148,22 @@ class _Finder:
             return None
         ways = self.flow.roots(operand)
         roots = [self.run.ops[i] for i in ways]
-        exps = [root for root in roots if is_exp(root)]
+        exps = [root for root in roots if is_exp(root) and "mixture" not in ways[root.index]]
         if exps:
             way = frozenset[str]().union(*(ways[e.index] for e in exps))
             plain = not way & {"product", "neg", "rsub", "sub"}
-            if plain and way & {"sum", "mean"}:
+            if plain and way & SUMS:
                 return self._overflowing(LOGSUMEXP_BY_HAND, op, exps)
             if plain and (way & {"add"} or base_name(op) == "log1p" or base_name(exps[0]) == "cosh"):
                 return self._overflowing(SOFTPLUS_BY_HAND, op, exps)
             return self._made(LOGARITHM, op, op, operand, link=exps[0].inputs[0], cause=exps[0])
+        mixed = [root for root in roots if "mixture" in ways[root.index]]
+        if not all(self._probability(root) for root in mixed):
+            return self._made(LOGARITHM, op, op, operand)
         for root in roots:
-            if root.name in ("_softmax", "_safe_softmax"):
+            if base_name(root) == "div" and len(root.inputs) == 2 and (found := self._log_of_ratio(op, root)) is not None:
+                return found
+            if root.name in _SOFTMAXES:
                 dim = int(root.attributes.get("dim", -1))
                 return self._made(LOG_OF_SOFTMAX, op, op, operand, link=root.inputs[0], cause=root, gap_dim=dim)
             if (exp := self._softmax_by_hand(root)) is not None:
@@ -160,6 +173,18 @@ class _Finder:
             if (exp := self._sigmoid_by_hand(root)) is not None:
                 return self._made(LOG_OF_SIGMOID, op, op, operand, link=exp.inputs[0], cause=root)
         return self._made(LOGARITHM, op, op, operand)
+
+    def _log_of_ratio(self, op: Op, ratio: Op) -> Expression | None:
+        """log(p / m) with a softmax above or below: the ratio ends where p does."""
+        for part in ratio.inputs:
+            softmaxes = [r for i in self.flow.roots(part) if (r := self.run.ops[i]).name in _SOFTMAXES]
+            if softmaxes:
+                (root, *_), dim = softmaxes, int(softmaxes[0].attributes.get("dim", -1))
+                return self._made(LOG_OF_SOFTMAX, op, ratio, part, link=root.inputs[0], cause=root, end=op, gap_dim=dim)
+        return None
+
+    def _probability(self, op: Op) -> bool:
+        return op.name in _SOFTMAXES or base_name(op) == "sigmoid"
 
     def _quotient(self, op: Op, operand: int) -> Expression | None:
         if not self.flow.data(operand):
@@ -194,17 +219,18 @@ class _Finder:
         return self._made(form, op, exps[0], exps[0].inputs[0], cause=exps[0], end=op)
 
     def _exps(self, value_id: int) -> list[Op]:
-        return [op for i in self.flow.roots(value_id) if is_exp(op := self.run.ops[i])]
+        ways = self.flow.roots(value_id)
+        return [op for i in ways if is_exp(op := self.run.ops[i]) and "mixture" not in ways[i]]
 
     def _softmax_by_hand(self, op: Op) -> Op | None:
         """The exp in the denominator of exp(z)/Σexp(z), whatever stands above it."""
         if base_name(op) != "div" or len(op.inputs) != 2:
             return None
         below = self.flow.roots(op.inputs[1])
-        exps = [e for i in below if is_exp(e := self.run.ops[i]) and "product" not in below[i]]
+        exps = [e for i in below if is_exp(e := self.run.ops[i]) and not below[i] & {"product", "mixture"}]
         if not exps:
             return None
-        summed = any(below[e.index] & {"sum", "mean"} for e in exps)
+        summed = any(below[e.index] & SUMS for e in exps)
         return exps[0] if summed or self._exps(op.inputs[0]) else None
 
     def _sigmoid_by_hand(self, op: Op) -> Op | None:

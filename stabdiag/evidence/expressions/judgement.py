@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from stabdiag.evidence.expressions.flow import flow
 from stabdiag.evidence.expressions.forms import (
     EXP,
     GENERAL,
@@ -25,7 +26,10 @@ from stabdiag.trace import Location, Op, Run, Trace
 REACHED = 20.0
 """Logits and exponents of this magnitude are nothing unusual once a model is trained; measured in `benchmarks/detection/`."""
 
-_DEGENERATE = ("zero", "constant")
+ROUNDING = 1e-4
+"""Share of the largest operand that a negative one must have to be more than what a difference of squares leaves behind."""
+
+DEGENERATE = ("zero", "constant")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class Judgement:
     def happens(self) -> bool:
         """Whether it breaks at what was observed, in float32."""
         return any(b["how"] == "observed" for b in self.breaks.get("float32", {}).values())
+
+    @property
+    def leaves_domain(self) -> bool:
+        """Whether a root's operand goes below 0 by more than rounding: its value is NaN, not just its gradient infinite."""
+        where = self.breaks.get("float32", {}).get("value", {})
+        low, high = where.get("low") or 0.0, where.get("high") or 0.0
+        return self.expression.form == ROOT and low < -ROUNDING * max(-low, abs(high))
 
     def observed(self) -> str:
         """The observed range of the link in words."""
@@ -161,7 +172,7 @@ def limit_of(form: str, where: dict[str, Any]) -> float | None:
 
 def reach(breaks: dict[str, dict[str, Any]], formats: tuple[str, ...]) -> float:
     """Smallest factor at which any of the formats breaks; inf where none does but at zeros and constants."""
-    found = [b["factor"] for f in formats for b in breaks.get(f, {}).values() if b["how"] not in _DEGENERATE]
+    found = [b["factor"] for f in formats for b in breaks.get(f, {}).values() if b["how"] not in DEGENERATE]
     return min(found, default=inf)
 
 
@@ -222,14 +233,14 @@ def _severity(run: Run, expression: Expression, result: dict[str, Any], within: 
         return None
     if any(b["how"] == "observed" for b in breaks["float32"].values()):
         return Severity.ERROR
-    severity = _by_form(expression, result, within)
+    severity = _by_form(run, expression, result, within)
     location = run.ops[expression.op].location
     if location is not None and location.library:
         return {Severity.ERROR: Severity.WARNING, Severity.WARNING: Severity.INFO}.get(severity)
     return severity
 
 
-def _by_form(expression: Expression, result: dict[str, Any], within: float) -> Severity:
+def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: float) -> Severity:
     form, breaks = expression.form, result["breaks"]
     near = reach(breaks, ("float32",)) <= within
     if form in REPLACEABLE:
@@ -238,8 +249,10 @@ def _by_form(expression: Expression, result: dict[str, Any], within: float) -> S
     seen = result.get("observed", {})
     if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
         near = True  # it passes through 0 between two elements of one batch
-    if form == EXP and not _hidden(result):  # everybody writes exp(log_variance)
-        return Severity.WARNING if near else Severity.INFO
+    if form == EXP and not _hidden(result):
+        if not flow(run).driven(expression.upstream.sources):
+            return Severity.WARNING if near else Severity.INFO
+        return Severity.ERROR if reach(breaks, ("float32",)) <= within else Severity.WARNING
     if near:
         return Severity.ERROR
     far = form in GENERAL and min((b["source"] for b in breaks["float32"].values()), default=inf) > REACHED

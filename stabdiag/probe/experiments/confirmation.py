@@ -1,8 +1,9 @@
 """Confirmation of unstable expressions: push the operand out of its observed range until something is no longer finite.
 
 The ops of each expression are taken out of one more forward pass and run again on varied sources (the outputs of the layers
-that feed it): scaled by ±k, shifted by ±k times their largest magnitude, for k from 1 to 1000; set to 0; set to a constant. The
-smallest k at which the result or the gradient of the operand is not finite, while the operand itself is, is refined to 1 %.
+that feed it): scaled by ±k, shifted by ±k times their largest magnitude, for k from 1 to 1000; set to 0; set to a constant. A
+layer that is 0 as built is varied as if its largest magnitude were 1. The smallest k at which the result or the gradient of the
+operand is not finite, while the operand itself is, is refined to 1 %.
 
 Writes `trace.experiments["confirmation"]`:
 
@@ -33,6 +34,7 @@ from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
 from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression, extremes
 from stabdiag.probe.tracer import plain
+from stabdiag.probe.unfused import unfused_recurrence
 from stabdiag.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
 
@@ -91,7 +93,7 @@ def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpt
         seed_everything(SEED)
         inputs = recorder.inputs(stage, 0)
         excerpts = Excerpts(base, wanted, plain if replay is None else replay.replaying(plain))
-        with torch.enable_grad(), excerpts, stage.precision.context(stage.device.type):
+        with torch.enable_grad(), unfused_recurrence(), excerpts, stage.precision.context(stage.device.type):
             recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
     return excerpts
 
@@ -221,7 +223,7 @@ class _Search:
         self.observed: dict[str, float | None] = {}
         self.directions = list(_DIRECTIONS)
         sources = [t[torch.isfinite(t)].abs() for t in (sub.values[i] for i in sub.sources)]
-        self.largest = max((float(t.max()) for t in sources if t.numel()), default=0.0)
+        self.largest = max((float(t.max()) for t in sources if t.numel()), default=0.0) or 1.0
 
     def breaks(self, format: str) -> dict[str, Any]:
         """kind ("value", "gradient") -> where it breaks, for the kinds that do."""

@@ -31,15 +31,16 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     base = trace.run("float32")
     found: dict[str, dict[str, dict[str, bool]]] = {}
     for before in trace.runs:
-        if before.precision == "float64" or before.step or before.seed or base is None:
+        if before.precision in ("float64", "float32") or before.step or before.seed or base is None:
             continue
         sites: dict[object, Epsilon] = {}
         for epsilon in lost(before):
-            sites.setdefault(epsilon.op.site, epsilon)
+            if not epsilon.absorbed:  # the confirmation of the singular op says where those are missed
+                sites.setdefault(epsilon.op.site, epsilon)
         for epsilon in list(sites.values())[:MOST]:
             same = Counterparts(before, base).op(epsilon.op)
             breaks = _breaks(recorder, before.precision, epsilon.op.index)
-            guarded = same is not None and (epsilon.absorbed or not _breaks(recorder, "float32", same.index))
+            guarded = same is not None and not _breaks(recorder, "float32", same.index)
             fact = {"breaks": breaks and guarded, "reached": same is not None and _reached(recorder, same.index)}
             found.setdefault(before.precision, {})[str(epsilon.op.index)] = fact
             trace.spent["epsilon"] = trace.spent.get("epsilon", 0.0) + 1.5
@@ -74,10 +75,9 @@ def _reached(recorder: Recorder, index: int) -> bool:
 
 
 def _zeroed(args: list[Any]) -> list[Any]:
-    """The first element set to 0 (to 1 where the op takes its operand from 1 + epsilon)."""
+    """The first element set to 0."""
     operand = args[0].clone()
-    other = args[1] if len(args) > 1 else None
-    operand.view(-1)[0] = 1.0 if isinstance(other, float) and other > 0.5 else 0.0
+    operand.view(-1)[0] = 0.0
     return [operand, *args[1:]]
 
 

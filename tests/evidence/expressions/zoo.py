@@ -40,6 +40,9 @@ class Model(nn.Module):
         self.body = nn.Sequential(nn.Linear(8, 16), nn.Tanh())
         self.a, self.b, self.one = nn.Linear(16, 4), nn.Linear(16, 4), nn.Linear(16, 1)
         self.p = Probabilities()
+        self.lstm = nn.LSTM(16, 16, batch_first=True)
+        self.table = nn.Parameter(torch.randn(12, 4))
+        self.W = nn.Parameter(torch.zeros(16, 4))
         self.temperature = nn.Parameter(torch.tensor(0.5))
         self.register_buffer("scale", torch.tensor(2.0))
 
@@ -75,6 +78,24 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "module in module": ("return self.p(h)", "return -(H * out.log()).sum(1).mean()  # expect: SD601"),
         "nll_loss": ("return F.softmax(self.a(h), -1)", "return F.nll_loss(torch.log(out), T)  # expect: SD601"),
+        "behind an LSTM": (
+            "return torch.softmax(self.a(self.lstm(h[:, None])[0][:, -1]), 1)",
+            "return -torch.log(out)[I, T].mean()  # expect: SD601",
+        ),
+        "of a layer that starts at 0": (
+            "return torch.softmax(h @ self.W, 1)",
+            "return torch.mean(-torch.sum(H * torch.log(out), 1))  # expect: SD601",
+        ),
+        "mixture of softmaxes": (
+            "gate, experts = torch.softmax(self.b(h)[:, :2], 1), torch.softmax(self.a(h).view(12, 2, 2), -1)\n"
+            "return torch.einsum('bk,bko->bo', gate, experts)",
+            "return F.nll_loss(out.log(), T % 2)  # expect: SD601",
+        ),
+        "ratio of softmaxes": (
+            "p, q = torch.softmax(self.a(h), 1), torch.softmax(self.b(h), 1)\n"
+            "return (p * (p / (0.5 * (p + q))).log()).sum(1)  # expect: SD601",
+            MEAN,
+        ),
         "gather": (
             "return torch.softmax(self.a(h), -1)",
             "picked = out.gather(1, T[:, None])\nreturn -picked.log().mean()  # expect: SD601",
@@ -173,6 +194,15 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
             "return self.a(h) @ self.b(h).T",
             "e = torch.exp(out / 0.1)  # expect: SD603\nreturn -torch.log(e.diag() / e.sum(1)).mean()",
         ),
+        "over edges": (
+            "e = self.one(h)[:, 0].exp()  # expect: SD603\ntotal = torch.zeros(4).index_add(0, T, e)\nreturn e / total[T]",
+            "return out.pow(2).mean()",
+        ),
+        "recursion over time": (
+            "alpha = self.a(h)\nfor t in range(3):\n"
+            "    alpha = torch.log(torch.exp(alpha.unsqueeze(2) + self.W[:4]).sum(1))  # expect: SD603\nreturn alpha",
+            MEAN,
+        ),
         "mean of exp": ("return torch.log(torch.mean(torch.exp(self.a(h)), dim=1))  # expect: SD603", MEAN),
     },
     "log(1 + exp)": {
@@ -228,6 +258,8 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "log of a raw value": {
         "linear": ("return self.a(h)", "return torch.log(out).mean()  # expect: SD608"),
+        "root of a layer": ("return (self.one(h) + 1.5) ** 0.5  # expect: SD608", MEAN),
+        "root, as a function": ("return torch.sqrt(self.one(h) + 1.5)  # expect: SD608", MEAN),
         "relu": ("return F.relu(self.a(h))", "return (out - H * torch.log(out)).mean()  # expect: SD608"),
         "offset": ("return self.one(h) + 1.5", "return torch.log(out).mean()  # expect: SD608"),
         "square": ("return self.a(h)", "return torch.log(out ** 2).mean()  # expect: SD608"),
@@ -263,6 +295,10 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "late clamp": {
         "clamp": ("return torch.exp(self.a(h)).clamp(max=50.0)  # expect: SD605", MEAN),
+        "log variance": (
+            "m, v = self.a(h), self.b(h)\nreturn m + torch.exp(0.5 * v) * torch.ones_like(m)  # expect: SD605",
+            "return out.pow(2).mean()",
+        ),
         "minimum": ("return torch.minimum(self.a(h).exp(), torch.tensor(50.0))  # expect: SD605", MEAN),
         "sigmoid": ("return 1 / (1 + torch.exp(-self.a(h)))  # expect: SD605", MEAN),
         "swish": ("z = self.a(h)\nreturn z / (1 + torch.exp(-z))  # expect: SD605", MEAN),
@@ -359,6 +395,28 @@ STABLE: dict[str, tuple[str, str]] = {
     "log of bounded softmax": (
         "return torch.softmax(5 * torch.tanh(self.a(h)), 1)",
         "return -(H * torch.log(out)).mean()",
+    ),
+    "log of mixed bounded softmaxes": (
+        "return torch.softmax(torch.tanh(self.b(h)), 1) @ torch.softmax(torch.tanh(self.table[:4]), 1)",
+        "return -(H * torch.log(out)).mean()",
+    ),
+    "guarded ratio of softmaxes": (
+        "p, q = torch.softmax(self.a(h), 1), torch.softmax(self.b(h), 1)\n"
+        "return (p * ((p + 1e-6) / (0.5 * (p + q) + 1e-6)).log()).sum(1)",
+        MEAN,
+    ),
+    "softmax over edges, shifted": (
+        "z = self.one(h)[:, 0]\ne = (z - z.max()).clamp(min=-60).exp()\n"
+        "total = torch.zeros(4).index_add(0, T, e)\nreturn e / total[T]",
+        "return out.pow(2).mean()",
+    ),
+    "behind an LSTM, stable": (
+        "return F.log_softmax(self.a(self.lstm(h[:, None])[0][:, -1]), 1)",
+        "return F.nll_loss(out, T)",
+    ),
+    "recursion over time in log space": (
+        "alpha = self.a(h)\nfor t in range(3):\n    alpha = torch.logsumexp(alpha.unsqueeze(2) + self.W[:4], 1)\nreturn alpha",
+        MEAN,
     ),
     "contrastive, normalised": (
         "a, b = F.normalize(self.a(h), dim=1), F.normalize(self.b(h), dim=1)\nreturn a @ b.T",

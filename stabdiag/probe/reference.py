@@ -106,11 +106,12 @@ def distance(have: list[Tensor], reference: list[Tensor]) -> tuple[float | None,
     for a, b in zip(have, reference, strict=True):
         if a.shape != b.shape:
             return None, None
-        x, y = a.detach().double(), b.detach().double()
-        difference += float((x - y).square().sum())
-        square += float(y.square().sum())
-        own += float(x.square().sum())
-        dot += float((x * y).sum())
+        x, y = ((t.to_dense() if t.is_sparse else t).detach().double().flatten() for t in (a, b))
+        square += float(y.dot(y))
+        own += float(x.dot(x))
+        dot += float(x.dot(y))
+        x = x - y
+        difference += float(x.dot(x))
     if not (np.isfinite(difference) and np.isfinite(square) and square > 0):
         return None, None
     cosine = dot / (square**0.5 * own**0.5) if own > 0 else None

@@ -6,11 +6,11 @@ precision; so does all that is computed with it.
 
 from __future__ import annotations
 
-from math import isfinite, log2, prod
+from math import isfinite, prod
 
 from stabdiag.evidence.graph import is_live
 from stabdiag.evidence.poison import WRITES_A_CONSTANT
-from stabdiag.formats import Format, format_of
+from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Stats, Value
 
 # What autocast computes in the narrow format, and what it computes in float32 (PyTorch's CUDA autocast op reference).
@@ -149,7 +149,7 @@ def headroom(run: Run, precision: str) -> tuple[float, Op] | None:
             continue
         if (output.dtype != limits.name if held is None else op.outputs[0] not in held) or not is_live(run, op.index):
             continue
-        if any(_is_constant(run, v, limits) for v in op.inputs):
+        if any(_is_constant(run, v, output.stats) for v in op.inputs):
             continue
         bits = output.stats.headroom(limits)
         if isfinite(bits) and (best is None or bits < best[0]):
@@ -157,10 +157,11 @@ def headroom(run: Run, precision: str) -> tuple[float, Op] | None:
     return best
 
 
-def _is_constant(run: Run, value_id: int, limits: Format) -> bool:
-    """A mask in the making: a written constant, or what is computed from nothing else, in the last bit of the range."""
+def _is_constant(run: Run, value_id: int, made: Stats) -> bool:
+    """A mask (-1e4, the smallest number of a format) that what was made of it owes its size to: a written constant, or what is
+    computed from nothing else."""
     stats = run.values[run.behind_views(value_id)].stats
-    return stats is not None and stats.max_abs > 0 and log2(limits.max / stats.max_abs) < 1 and not from_data(run, value_id)
+    return stats is not None and 0 < made.max_abs <= 2 * stats.max_abs and not from_data(run, value_id)
 
 
 def from_data(run: Run, value_id: int, steps: int = 60) -> bool:

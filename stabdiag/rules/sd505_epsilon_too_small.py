@@ -117,8 +117,10 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
         seen: set[object] = set()
         for epsilon in lost(run):
             verdict = _verdict(trace, run, epsilon, within)
-            if verdict is not None and epsilon.op.site not in seen:
-                seen.add(epsilon.op.site)
+            at = place(trace, epsilon.op)
+            line = epsilon.op.site if at is None else (at.path, at.line, at.column, at.library)
+            if verdict is not None and line not in seen:
+                seen.add(line)
                 yield _finding(trace, run, epsilon, *verdict)
     yield from _of_the_optimizer(trace)
 
@@ -129,7 +131,8 @@ def _verdict(trace: Trace, run: Run, epsilon: Epsilon, within: float) -> tuple[S
     if bites(run, epsilon):
         return Severity.ERROR, "the run shows it"
     if tried.get("breaks") and tried.get("reached"):
-        return Severity.ERROR, "a blank sample reaches it"
+        author = epsilon.op.location is None or not epsilon.op.location.library
+        return Severity.ERROR if author else Severity.WARNING, "a blank sample reaches it"
     format = format_of(run.values[epsilon.op.outputs[0]].dtype)
     if (severity := reached(trace, epsilon, format, within)) is not None:
         return severity, "other values of what feeds it reach it"

@@ -154,7 +154,8 @@ class _Finder:
             plain = not way & {"product", "neg", "rsub", "sub"}
             if plain and way & SUMS:
                 return self._overflowing(LOGSUMEXP_BY_HAND, op, exps)
-            if plain and (way & {"add"} or base_name(op) == "log1p" or base_name(exps[0]) == "cosh"):
+            rate = base_name(op) == "log1p" and "mul" in way  # log1p(c · exp(z)): the exp is a quantity of its own
+            if plain and not rate and (way & {"add"} or base_name(op) == "log1p" or base_name(exps[0]) == "cosh"):
                 return self._overflowing(SOFTPLUS_BY_HAND, op, exps)
             return self._made(LOGARITHM, op, op, operand, link=exps[0].inputs[0], cause=exps[0])
         mixed = [root for root in roots if "mixture" in ways[root.index]]

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.pipeline import scan
+from stabdiag.finding import Finding, Severity
+from stabdiag.pipeline import _nobody_asked, scan
 from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
+from stabdiag.trace import Location
 
 MODEL = """
 import torch
@@ -102,3 +104,21 @@ def test_two_scans_judge_alike(tmp_path: Path) -> None:
     one, other = (scanned(tmp_path, forward="x = nn.functional.dropout(x, 0.5, self.training)") for _ in range(2))
     assert one.op_rows == other.op_rows
     assert one.precisions == other.precisions
+
+
+@pytest.mark.parametrize(
+    ("precisions", "library", "request_", "milder"),
+    [
+        (["float16"], "site.py:3", {}, True),
+        (["float16"], "", {}, False),
+        (["float32", "float16"], "site.py:3", {}, False),
+        (["float16"], "site.py:3", {"precisions": ["float32", "float16"]}, False),
+        (["float16"], "site.py:3", {"severity": {"SD302": "error"}}, False),
+    ],
+)
+def test_what_nobody_asked_about_a_librarys_code_is_no_error(
+    precisions: list[str], library: str, request_: dict[str, object], milder: bool
+) -> None:
+    at = Location("model.py", 3, library=library)
+    finding = Finding("SD302", "overflow", Severity.ERROR, "", precisions=precisions, location=at)
+    assert _nobody_asked(finding, ScanRequest("model.py", **request_)) is milder  # type: ignore[arg-type]

@@ -131,8 +131,7 @@ def _verdict(trace: Trace, run: Run, epsilon: Epsilon, within: float) -> tuple[S
     if bites(run, epsilon):
         return Severity.ERROR, "the run shows it"
     if tried.get("breaks") and tried.get("reached"):
-        author = epsilon.op.location is None or not epsilon.op.location.library
-        return Severity.ERROR if author else Severity.WARNING, "a blank sample reaches it"
+        return Severity.ERROR, "a blank sample reaches it"
     format = format_of(run.values[epsilon.op.outputs[0]].dtype)
     if (severity := reached(trace, epsilon, format, within)) is not None:
         return severity, "other values of what feeds it reach it"

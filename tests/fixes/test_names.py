@@ -10,8 +10,11 @@ from stabdiag.remedy import all_remedies
 from stabdiag.rule import all_rules
 
 ADVICE = {
+    "construct-separately",  # how the copies are told apart is the author's design
     "layerwise-rates",  # how the optimizer groups parameters is not in the model file
+    "lower-threshold",  # which values are noise, the author knows
     "mean-loss",  # whether a sum or a mean was meant, the author knows
+    "no-factor",  # what the factor was to do, the author knows
     "read-all-steps",  # what a sequence is summarised by is part of the task
     "scale-down",  # which power of two, the author's units decide
     "wider-normalisation",  # `group-norm` and `layer-norm` are tried for it

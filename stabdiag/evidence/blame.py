@@ -127,8 +127,8 @@ def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:
         assert found is not None
         before = []
         for value_id in op.inputs:
-            value, made_by = run.values[value_id], errors.producer(value_id)
-            if made_by is not None and made_by.name in DISCRETE and value.error and not value.dtype.startswith("float"):
+            made_by = errors.producer(value_id)
+            if _chosen_differently(run, value_id):
                 return None
             inner = errors.of(made_by) if made_by is not None and made_by.index < op.index else None
             if inner is not None and made_by is not None:
@@ -139,6 +139,21 @@ def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:
             result = None if fatal else run.output_error
             return Blame(op, found[0], found[1], inherited, cancelled_bits(run, op), result, fatal)
         op = heaviest[3]
+
+
+def _chosen_differently(run: Run, value_id: int) -> bool:
+    """Whether integers or booleans come from a choice (a routing, a comparison) that fell otherwise than in the reference."""
+    front, seen = [value_id], set[int]()
+    while front:
+        value = run.values[current := run.behind_views(front.pop())]
+        op = run.producer(current)
+        if op is None or current in seen or value.dtype.startswith(("float", "bfloat")):
+            continue
+        seen.add(current)
+        if op.name in DISCRETE and value.error:
+            return True
+        front.extend(op.inputs)
+    return False
 
 
 def _weight(run: Run, op: Op, value_id: int) -> float:

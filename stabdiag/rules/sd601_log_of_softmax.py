@@ -116,4 +116,5 @@ def _fixes(found: Judgement) -> list[Fix]:
     return [
         Fix("log-softmax", "compute the logarithm of the softmax in one step", f"log_p = F.log_softmax({logits}, dim={dim})"),
         Fix("cross-entropy", "let the loss take logits", f"loss = F.cross_entropy({logits}, target)"),
+        Fix("guarded-log", "or keep the probability from 0", f"torch.log(({argument(found.op) or 'p'}).clamp_min(1e-6))"),
     ]

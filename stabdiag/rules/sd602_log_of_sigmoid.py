@@ -107,4 +107,5 @@ def _fixes(found: Judgement) -> list[Fix]:
     return [
         Fix("bce-with-logits", "let the loss take logits", f"loss = F.binary_cross_entropy_with_logits({logits}, target)"),
         Fix("logsigmoid", "log σ(z) and log(1 - σ(z)) in one step", f"F.logsigmoid({logits}), F.logsigmoid(-({logits}))"),
+        Fix("guarded-log", "or keep the probability from 0", f"torch.log(({argument(found.op) or 'p'}).clamp_min(1e-6))"),
     ]

@@ -5,7 +5,8 @@ For every layer, gain = rms(W)·√fan_in, compared with the gain that the next 
 1.5 for GELU, 1.7 for SiLU, 1 for sigmoid and where none follows. Warning when the ratio lies outside [1/3, 3] in more than
 half of the layers that no normalisation follows *and* the loss gradient changes over depth by two decades or more, at 0.10
 decades per layer or more, in the direction that such weights explain; two thirds of the two decades must remain without its
-largest single step. Weights off scale in a network that carries its signal are nobody's trouble: silent.
+largest single step, and half of the slope in the median step. Weights off scale in a network that carries its signal are
+nobody's trouble: silent.
 
 ## Why it matters
 A factor of 3 per layer is five orders of magnitude in ten layers. This finding names the line that wrote the weights; SD101
@@ -113,7 +114,8 @@ def check(
         return
     small = course.decades < 0
     compounds = (-course.spread_decades if small else course.spread_decades) >= decades * 2 / 3
-    if abs(course.decades) < decades or abs(course.slope) < slope or not compounds:
+    steady = (course.typical_step if small else -course.typical_step) >= slope / 2
+    if abs(course.decades) < decades or abs(course.slope) < slope or not (compounds and steady):
         return
     scales = [s for s in layer_scales(run) if not s.normalised]
     off = [s for s in scales if (s.ratio < 1 / factor if small else s.ratio > factor)]

@@ -106,7 +106,7 @@ def test_findings_that_are_not_selected_are_left_alone(capsys):
 
 
 def test_what_cannot_be_repaired_exits_1_and_is_shown_on_demand(capsys):
-    Path("model.py").write_text(SICK.replace("torch.log(torch.softmax(z, dim=1))", "f(z)"))
+    Path("model.py").write_text(SICK.replace("torch.softmax(z, dim=1)", "f(z).clamp_min(1e-6)"))
     code, out, _ = fix(capsys, "model.py")
     assert code == 1
     assert "1 error or warning → 1" in out

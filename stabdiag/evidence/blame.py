@@ -19,7 +19,7 @@ from stabdiag.trace import DISCRETE, Op, Run, Trace
 ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
 DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
 LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
-FLOAT32_HARM = 2.0**-14  # outputs of a float32 run that are more accurate than this suffice for any training
+FLOAT32_HARM = 2.0**-11  # outputs of a float32 run that float16 could not hold more accurately suffice for any training
 FIRST_DIGIT = 0.1  # outputs further off than this are looked into from half the limit on: healthy models reach 0.03 and I = 1.6
 FLOAT32_FACTOR = 4.0  # accumulation orders differ: healthy float32 runs reach I = 6.2, half precisions 1.6
 
@@ -109,7 +109,7 @@ def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
         return None
     if broken:
         starts = [p for birth in broken for v in birth.op.inputs if birth.leaf is None and (p := errors.producer(v))]
-    elif run.output_error is None or run.output_error < max(errors.unavoidable() * limit, harm):
+    elif (run.output_error or 0.0) < max(errors.unavoidable() * limit, harm) or _another_computation(trace, run):
         return None
     else:
         starts = [p for v in run.outputs if (p := errors.producer(v)) is not None]
@@ -118,6 +118,14 @@ def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
         return None
     worst, op = max(measured, key=lambda m: m[0])
     return _walk(errors, op, limit, bool(broken)) if worst > limit else None
+
+
+def _another_computation(trace: Trace, run: Run) -> bool:
+    """Whether a narrower format comes closer to the reference: rounding cannot do that, code that asks for the dtype does (an
+    epsilon by dtype, an in-place op that a cast keeps from the original)."""
+    error, unit = run.output_error or 0.0, format_of(run.precision).unit_roundoff
+    narrower = [r.output_error for r in trace.runs if format_of(r.precision).unit_roundoff > unit and not r.step and not r.seed]
+    return error < FIRST_DIGIT and any(e is not None and e < error for e in narrower)
 
 
 def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:

@@ -154,6 +154,13 @@ g = torch.autograd.grad(u.sum(), x, create_graph=True)[0]
 return g[:, :1] + u * g[:, 1:]""",
         "torch.rand(64, 2, generator=g)",
     ),
+    "epsilon-by-dtype": model(
+        "self.a, self.o = nn.Linear(8, 16), nn.Linear(16, 2)",
+        """h = 0.02 * self.a(x)
+eps = 1e-5 if x.dtype == torch.float32 else 2e-5
+return self.o((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + eps).sqrt())""",
+        "torch.randn(32, 8, generator=g)",
+    ),
     "features-of-different-scale": model(
         "self.n, self.m = nn.BatchNorm1d(4), nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))",
         "return self.m(self.n(x))",

@@ -44,8 +44,17 @@ class Malicious:
         return print, ("run in the parent",)
 
 
+# What dataclasses.replace, which the module imports, can reach: its globals, and in them a function that runs source text.
+DOTTED = b"\x80\x04\x8c\x0estabdiag.trace\x8c\x17replace.__globals__.get\x93\x8c\x0a_create_fn\x85R."
+
+
 @pytest.mark.parametrize("data", [pickle.dumps(Malicious()), pickle.dumps({"version": 1})])
 def test_nothing_but_a_trace_is_read(data, capsys):
     with pytest.raises(ValueError, match="trace"):
         loads(data)
     assert capsys.readouterr().out == ""
+
+
+def test_no_way_leads_through_what_the_module_imports():
+    with pytest.raises(ValueError, match=r"not stabdiag\.trace\.replace"):
+        loads(DOTTED)

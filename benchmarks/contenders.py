@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from workloads import Workload
@@ -81,21 +82,32 @@ def underflow_overflow(work: Workload) -> Contender | None:
     return lambda: nullcontext(watched.step)
 
 
+def attention_by_hand(work: Workload) -> Contender:
+    """Bare, but `scaled_dot_product_attention` as the sum of its ops: what recording, which looks inside, runs instead."""
+
+    def step() -> None:
+        with sdpa_kernel(SDPBackend.MATH):
+            work.step()
+
+    return lambda: nullcontext(step)
+
+
 def stabdiag(work: Workload) -> Contender:
     """Everything recorded: every op forward and backward, distributions, source lines, parameters and their gradients."""
     facts = SubjectFacts(work.name, work.name, 0, "", "")
     subject = Subject(work.model, lambda batch: Inputs(work.inputs), lambda output, inputs: work.loss(output), facts)
-    recorder = Recorder(subject, torch.device("cpu"))
+    recorder = Recorder(subject, work.device)
 
     @contextmanager
     def recording() -> Iterator[Step]:
-        with recorder.stage("float32") as stage:
+        with recorder.stage(work.precision) as stage:
             yield lambda: recorder.record(stage)
 
     return recording
 
 
 ALL: dict[str, Callable[[Workload], Contender | None]] = {
+    "attention op by op": attention_by_hand,
     "empty dispatch mode": empty_mode,
     "aminmax of every op": aminmax,
     "detect_anomaly": detect_anomaly,

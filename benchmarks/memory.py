@@ -43,7 +43,7 @@ def peak(model: str, contender: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", default=list(workloads.ALL), help=", ".join(workloads.ALL))
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=list(workloads.ON_CPU), help=", ".join(workloads.ON_CPU))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

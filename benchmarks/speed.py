@@ -21,9 +21,17 @@ from contenders import Contender
 
 def timed(contender: Contender, clock: Callable[[], float]) -> float:
     with contender() as step:
+        finish()
         start = clock()
         step()
+        finish()
         return clock() - start
+
+
+def finish() -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def ratios(
@@ -45,7 +53,8 @@ def ratios(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", default=list(workloads.ALL), help=", ".join(workloads.ALL))
+    here = workloads.ALL if torch.cuda.is_available() else workloads.ON_CPU
+    parser.add_argument("models", nargs="*", metavar="MODEL", default=list(here), help=", ".join(here))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", nargs="*", help="contenders by name")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds of the process instead of wall time")

@@ -13,12 +13,17 @@ from torch import Tensor, nn
 
 @dataclass
 class Workload:
-    """A model and one batch. `forward()` gives the loss; `step()` adds the backward pass from cleared gradients."""
+    """A model and one batch. `step()` is forward, loss and backward from cleared gradients, `precision` what it runs in."""
 
     name: str
     model: nn.Module
     inputs: tuple[Tensor, ...]
     loss: Callable[[Tensor], Tensor]
+    precision: str = "float32"
+
+    @property
+    def device(self) -> torch.device:
+        return self.inputs[0].device
 
     def step(self) -> None:
         self.model.zero_grad(set_to_none=True)
@@ -98,10 +103,24 @@ def gpt2() -> Workload:
     )
 
 
+def gpt2_124m(batch: int = 8, length: int = 1024) -> Workload:
+    """The published size, in bfloat16 on the GPU."""
+    ids = torch.randint(50257, (batch, length + 1), device="cuda")
+    return Workload(
+        f"GPT-2 124M, bfloat16 ({batch}×{length})",
+        GPT2(12, 768, 50257, 1024).to("cuda", torch.bfloat16),
+        (ids[:, :-1],),
+        lambda out: F.cross_entropy(out.flatten(0, 1), ids[:, 1:].flatten()),
+        "bfloat16",
+    )
+
+
 def chain(layers: int, width: int = 64) -> Workload:
     """A net of many small ops: `layers` times Linear and tanh."""
     model = nn.Sequential(*(m for _ in range(layers) for m in (nn.Linear(width, width), nn.Tanh())))
     return Workload(f"{layers} × (Linear, Tanh)", model, (torch.randn(8, width),), lambda out: out.square().mean())
 
 
-ALL = {"transformer": transformer_encoder, "resnet": resnet18, "gpt2": gpt2}
+ON_CPU = {"transformer": transformer_encoder, "resnet": resnet18, "gpt2": gpt2}
+ON_CUDA = {"gpt2-124m": gpt2_124m, "gpt2-124m-large-batch": lambda: gpt2_124m(32)}
+ALL = ON_CPU | ON_CUDA

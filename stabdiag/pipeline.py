@@ -66,7 +66,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     base = trace.run("float32")
     reference = trace.run("float64") or base
     if error is None and base is not None and base.error is not None and not base.outputs:
-        error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}")
+        cure = "; move what the code makes to the device, or scan with --device cpu" if "same device" in base.error else ""
+        error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
     rules = selected(request.select, request.extend_select, request.ignore)
     found: list[Finding] = []
     for rule in sorted(rules, key=lambda rule: rule.code == "SD003"):  # last, because it tells which of the others failed

@@ -17,7 +17,8 @@ Inputs = Annotated[list[str] | None, typer.Option("--input", "-i", metavar="SPEC
 Arguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="Constructor argument; repeatable.")]
 Data = Annotated[str | None, typer.Option(metavar="FILE", help="Inputs from .pt, .npz or .safetensors.")]
 Weights = Annotated[str | None, typer.Option(metavar="FILE", help="state_dict from .pt or .safetensors.")]
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")]
+# Named, because Typer before 0.28 takes a metavar that is the option's own name for its spelling and offers `--DEVICE`.
+Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")]
 Precisions = Annotated[
     list[str] | None,
     typer.Option("--precision", "-p", metavar="LIST", help="Comma-separated. [default: float32,float16,bfloat16]"),

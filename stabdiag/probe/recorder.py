@@ -126,7 +126,8 @@ class Recorder:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         run.parameters = parameters(stage.model, scale, [m for m in wanted if isinstance(m, ParameterMeasurement)])
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
-        run.buffers = {n: s for n, b in stage.model.named_buffers() if (s := stats.resolve(stats.measure(b))) is not None}
+        buffers = dict(stage.model.named_buffers())
+        run.buffers = {n: s for n, s in zip(buffers, stats.measure_all(buffers.values()), strict=True) if s is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
         if run.precision in ("float64", "float32"):
             run.output_sample = [float(x) for o in outputs if (taken := stats.sample(o)) is not None for x in taken]
@@ -218,10 +219,14 @@ def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
 def parameters(model: nn.Module, scale: float = 1.0, measurements: Iterable[ParameterMeasurement] = ()) -> list[Parameter]:
     """What the parameters of a model and their gradients hold now."""
     owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
+    named = dict(model.named_parameters())
+    values = stats.measure_all(named.values())
+    present = {name: p.grad for name, p in named.items() if p.grad is not None}
+    gradients = dict(zip(present, stats.measure_all(present.values()), strict=True))
     found = []
-    for name, p in model.named_parameters():
+    for (name, p), value in zip(named.items(), values, strict=True):
         module = name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
-        gradient = None if p.grad is None else stats.resolve(stats.measure(p.grad))
+        gradient = gradients.get(name)
         fan_in = None
         if p.dim() >= 2:
             fan_in = p[0].numel()
@@ -236,7 +241,7 @@ def parameters(model: nn.Module, scale: float = 1.0, measurements: Iterable[Para
                 type(owners[id(p)]).__name__,
                 tuple(p.shape),
                 p.requires_grad,
-                stats.resolve(stats.measure(p)),
+                value,
                 None if gradient is None else gradient.scaled(1.0 / scale),
                 fan_in=fan_in,
                 facts=facts,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from stabdiag.containment import contained
 from stabdiag.evidence.scale import recommended_scale
 from stabdiag.probe import optimizer
@@ -43,7 +45,13 @@ def probe(
     optimizer.check(request)
     todo = plan(subject, request)
     trace.spent = todo.costs()
-    reference = recorder.reference = _reference(recorder, trace, progress)
+    reference = _reference(recorder, trace, progress)
+    if request.device == "auto" and device.type != "cpu" and _needs_the_cpu(trace):
+        trace.unseen.append(f"the {device.type} device: the model's code makes tensors on the CPU, so all of it ran there")
+        trace.not_run.clear()
+        recorder = Recorder(subject, torch.device("cpu"), measurements())
+        reference = _reference(recorder, trace, progress)
+    recorder.reference = reference
     _base(recorder, trace, reference, todo, request, progress)
     save(trace)
     for name in (p for p in todo.precisions if p not in ("float32", "float64")):
@@ -70,6 +78,11 @@ def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Referenc
     trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
     recorder.replays.clear()
     return Reference()
+
+
+def _needs_the_cpu(trace: Trace) -> bool:
+    """Whether the reference broke because tensors met on two devices: targets or masks that a file makes on the CPU."""
+    return any(said in missing.reason for missing in trace.not_run for said in ("same device", "expected device"))
 
 
 def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, request: ScanRequest, progress: Progress) -> None:

@@ -9,11 +9,12 @@ mode sees it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from math import gcd, prod
+from types import ModuleType
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -38,8 +39,8 @@ _UPCAST = {
     for name in ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
     if hasattr(torch, name)
 }
-_FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16, *_UPCAST}
-_MEASURED = {torch.complex64, torch.complex128, *_FLOATS}
+_KERNEL = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+_MEASURED = {torch.complex64, torch.complex128, *_KERNEL, *_UPCAST}
 
 _ADDITIVE = ("count", "nan", "posinf", "neginf", "zeros", "sampled", "sum", "sum_sq")
 
@@ -71,6 +72,11 @@ def resolve(stats: Stats | Pending | None) -> Stats | None:
     return stats if stats is None or isinstance(stats, Stats) else stats.resolve()
 
 
+def measure_all(tensors: Iterable[Tensor]) -> list[Stats | None]:
+    """The finished Stats of each; waits for a device once."""
+    return [resolve(found) for found in [measure(tensor) for tensor in tensors]]
+
+
 def measure(tensor: Tensor) -> Stats | Pending | None:
     """The distribution of a tensor; Pending on CUDA, where nothing waits for the device.
 
@@ -80,14 +86,21 @@ def measure(tensor: Tensor) -> Stats | Pending | None:
     dtype = tensor.dtype
     if dtype not in _MEASURED or not _readable(tensor):
         return None
-    if tensor.is_cpu and (kernel := _kernels().get(dtype)) is not None and not tensor.is_neg():
-        if tensor.is_contiguous():
-            return _run(kernel, tensor.data_ptr(), tensor.numel(), tensor.element_size())
-        if repeats := _repeats(tensor.shape, tensor.stride()):
-            stats = _run(kernel, tensor.data_ptr(), tensor.numel() // repeats, tensor.element_size())
-            return _repeated(stats, repeats)
+    if dtype in _KERNEL and not tensor.is_neg():
+        repeats = 1 if tensor.is_contiguous() else _repeats(tensor.shape, tensor.stride())
+        if repeats and (found := _measure_memory(tensor, tensor.numel() // repeats, repeats)) is not None:
+            return found
     with torch._C._DisableTorchDispatch(), torch.no_grad():
-        return _measure_flat(*_flat(tensor))
+        flat, repeats = _flat(tensor)
+        flat = flat.to(_UPCAST.get(flat.dtype, flat.dtype))
+        found = _measure_memory(flat, flat.numel(), repeats)
+        return found or _repeated(stats_reference.measure_flat(flat.view(-1), _stride(flat.numel())), repeats)
+
+
+def launch(before_writing: Iterable[Tensor] | None = None) -> None:
+    """Start on CUDA what waits for company: all, or what lies in the memory of tensors that are about to be overwritten."""
+    if _cuda.cache_info().currsize and (cuda := _cuda()) is not None:
+        cuda.launch(before_writing)
 
 
 def sample(tensor: Tensor, size: int = 2048) -> NDArray[np.float64] | None:
@@ -144,13 +157,15 @@ def _kernels() -> dict[torch.dtype, Kernel]:
 
 
 @cache
-def _cuda_kernel() -> Callable[[Tensor, int], Callable[[], Stats]] | None:
-    """What starts measuring on CUDA; None without Triton, where the reference is used (it waits for the device)."""
+def _cuda() -> ModuleType | None:
+    """What measures on CUDA; None without Triton, where the reference is used (it waits for the device)."""
+    if not torch.cuda.is_available():
+        return None
     try:
-        from stabdiag.probe.stats_triton import measure_flat
+        from stabdiag.probe import stats_cuda
     except Exception:
         return None
-    return measure_flat
+    return stats_cuda
 
 
 class _Scratch(threading.local):
@@ -212,15 +227,15 @@ def _run_chunk(kernel: Kernel, address: int, count: int, stride: int) -> Stats:
     )
 
 
-def _measure_flat(flat: Tensor, repeats: int) -> Stats | Pending:
-    """Measure a contiguous tensor of one of `_FLOATS`, each element of which occurs `repeats` times."""
-    if flat.dtype in _UPCAST:
-        flat = flat.to(_UPCAST[flat.dtype])
-    if flat.is_cpu and (kernel := _kernels().get(flat.dtype)) is not None:
-        return _repeated(_run(kernel, flat.data_ptr(), flat.numel(), flat.element_size()), repeats)
-    if flat.is_cuda and (start := _cuda_kernel()) is not None:
-        return Pending(start(flat, _stride(flat.numel())), repeats)
-    return _repeated(stats_reference.measure_flat(flat.view(-1), _stride(flat.numel())), repeats)
+def _measure_memory(tensor: Tensor, count: int, repeats: int) -> Stats | Pending | None:
+    """Measure `count` elements from where the tensor's memory begins, each of which occurs `repeats` times; None without a
+    kernel for its device."""
+    if tensor.is_cpu:
+        if (kernel := _kernels().get(tensor.dtype)) is not None:
+            return _repeated(_run(kernel, tensor.data_ptr(), count, tensor.element_size()), repeats)
+    elif tensor.is_cuda and (cuda := _cuda()) is not None:
+        return Pending(cuda.measure_memory(tensor, count, _stride(count)), repeats)
+    return None
 
 
 @lru_cache(maxsize=4096)

@@ -1,160 +1,188 @@
-"""The CUDA kernels behind `stabdiag.probe.stats`: launched on the tensor's stream, read when the Stats are resolved.
+"""The CUDA kernel that measures many tensors in one launch, written against `stats_reference.py`; `stats_cuda` launches it.
 
-Written against `stats_reference.py`; bit patterns as in `stats_kernels.py`, except that 16-bit floats are widened to
-float32 on loading (exact) and that negative patterns are flipped, so that one signed order holds for all.
+Bit patterns as in `stats_kernels.py`, except that 16-bit floats are widened to float32 on loading (exact) and that negative
+patterns are flipped, so that one signed order holds for all.
 """
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from functools import cache
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from stabdiag.trace import Stats
-
-BLOCK = 4096
-"""Elements a program takes at a time."""
-
-PROGRAMS = 1024
-"""At most this many share a tensor: enough to fill a device, and few enough for their last atomic operations."""
-
-FACTS = tl.constexpr(8)
-"""int64 words before the histogram: nan, posinf, neginf, zeros, top, bottom, smallest, finite ones of the sample."""
 
 
 @triton.jit
-def _widened(x):
-    """16-bit floats as float32, subnormal ones too; others as they are."""
+def _bits(x, word: tl.constexpr):
+    """The pattern of a float; that of a 16-bit float as float32, subnormal ones too."""
     if x.dtype == tl.bfloat16:
-        wide = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+        bits = x.to(tl.int16, bitcast=True).to(tl.int32) << 16
     elif x.dtype == tl.float16:
-        wide = x.to(tl.float32)
+        bits = x.to(tl.float32).to(tl.int32, bitcast=True)
     else:
-        wide = x
-    return wide
+        bits = x.to(word, bitcast=True)
+    return bits
 
 
 @triton.jit
-def _patterns(x, mask, word: tl.constexpr):
-    """Bit patterns that order as the floats do, and their magnitude bits."""
-    if word == tl.int32:
-        bits = x.to(tl.int32, bitcast=True)
-        magnitude = bits & 0x7FFFFFFF
+def _key(bits, word: tl.constexpr):
+    """Patterns that order as the floats do: -1 - magnitude for negative ones."""
+    sign: tl.constexpr = word.primitive_bitwidth - 1
+    return bits ^ ((bits >> sign) & ((1 << sign) - 1))
+
+
+@triton.jit
+def _extremes(
+    data,
+    first,
+    last,
+    begin,
+    word: tl.constexpr,
+    block: tl.constexpr,
+    rows: tl.constexpr,
+    rounds: tl.constexpr,
+    whole: tl.constexpr,
+):
+    """Highest and lowest key and count of zeros of a program's share; `whole` when all of it lies between first and last."""
+    least: tl.constexpr = 1 - (1 << (word.primitive_bitwidth - 1))
+    top = tl.full([block], least, word)
+    bottom = tl.full([block], -least, word)
+    zeros = tl.zeros([block], tl.int32)
+    # several rows of a block are asked for at once and folded in registers: memory answers late, and many can wait for it
+    lanes = tl.arange(0, rows)[:, None] * block + tl.arange(0, block)[None, :]
+    many = rounds
+    if not whole:
+        many = tl.minimum(tl.cdiv(last - begin, block * rows), rounds).to(tl.int32)
+    for i in range(many):
+        at = begin + i * (block * rows)
+        if whole:
+            key = _key(_bits(tl.load(data + at + lanes), word), word)
+            high = key
+            low = key
+        else:
+            mask = (at + lanes >= first) & (at + lanes < last)
+            key = _key(_bits(tl.load(data + at + lanes, mask=mask, other=1.0), word), word)
+            high = tl.where(mask, key, least)
+            low = tl.where(mask, key, -least)
+        zeros += tl.sum(((key == 0) | (key == -1)).to(tl.int32), 0)
+        top = tl.maximum(top, tl.max(high, 0))
+        bottom = tl.minimum(bottom, tl.min(low, 0))
+    return tl.max(top, 0).to(tl.int64), tl.min(bottom, 0).to(tl.int64), tl.sum(zeros, 0).to(tl.int64)
+
+
+@triton.jit
+def _nonfinite(data, row, first, last, begin, share, infinity, word: tl.constexpr, block: tl.constexpr):
+    """Count what is not finite in a program's share; the highest and lowest finite keys."""
+    least: tl.constexpr = 1 - (1 << (word.primitive_bitwidth - 1))
+    nan = tl.zeros([block], tl.int32)
+    posinf = tl.zeros([block], tl.int32)
+    neginf = tl.zeros([block], tl.int32)
+    top = tl.full([block], least, word)
+    bottom = tl.full([block], -least, word)
+    for i in range(tl.cdiv(tl.minimum(last - begin, share), block).to(tl.int32)):
+        offsets = begin + i * block + tl.arange(0, block)
+        mask = (offsets >= first) & (offsets < last)
+        key = _key(_bits(tl.load(data + offsets, mask=mask, other=1.0), word), word)
+        finite = mask & (key < infinity) & (key > -1 - infinity)
+        posinf += (key == infinity).to(tl.int32)
+        neginf += (key == -1 - infinity).to(tl.int32)
+        nan += ((key > infinity) | (key < -1 - infinity)).to(tl.int32)
+        top = tl.maximum(top, tl.where(finite, key, least))
+        bottom = tl.minimum(bottom, tl.where(finite, key, -least))
+    tl.atomic_add(row, tl.sum(nan, 0).to(tl.int64))
+    tl.atomic_add(row + 1, tl.sum(posinf, 0).to(tl.int64))
+    tl.atomic_add(row + 2, tl.sum(neginf, 0).to(tl.int64))
+    return tl.max(top, 0).to(tl.int64), tl.min(bottom, 0).to(tl.int64)
+
+
+@triton.jit
+def _exact(
+    data, row, first, last, begin, infinity, word: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, rounds: tl.constexpr
+):
+    """Counts and extremes of the program's share, which begins at `begin`."""
+    share: tl.constexpr = block * rows * rounds
+    if (begin >= first) & (begin + share <= last):
+        highest, lowest, zeros = _extremes(data, first, last, begin, word, block, rows, rounds, True)
     else:
-        bits = x.to(tl.int64, bitcast=True)
-        magnitude = bits & 0x7FFFFFFFFFFFFFFF
-    key = tl.where(bits >= 0, magnitude, -1 - magnitude)
-    return tl.where(mask, key, 0).to(tl.int64), tl.where(mask, magnitude, 0).to(tl.int64)
+        highest, lowest, zeros = _extremes(data, first, last, begin, word, block, 1, rows * rounds, False)
+    if (highest >= infinity) | (lowest <= -1 - infinity):
+        highest, lowest = _nonfinite(data, row, first, last, begin, share, infinity, word, block)
+    tl.atomic_add(row + 3, zeros)
+    tl.atomic_max(row + 4, highest)
+    tl.atomic_min(row + 5, lowest)
 
 
 @triton.jit
-def _exact(data, out, count, programs, infinity, word: tl.constexpr, block: tl.constexpr):
-    """Counts and extremes of all elements."""
-    nan = tl.zeros([block], tl.int64)
-    posinf = tl.zeros([block], tl.int64)
-    neginf = tl.zeros([block], tl.int64)
-    zeros = tl.zeros([block], tl.int64)
-    top = tl.full([block], -0x7FFFFFFFFFFFFFFF, tl.int64)
-    bottom = tl.full([block], 0x7FFFFFFFFFFFFFFF, tl.int64)
-    start = tl.program_id(0).to(tl.int64) * block
-    while start < count:
-        offsets = start + tl.arange(0, block)
-        mask = offsets < count
-        key, magnitude = _patterns(_widened(tl.load(data + offsets, mask=mask, other=0.0)), mask, word)
-        finite = mask & (magnitude < infinity)
-        nan += (magnitude > infinity).to(tl.int64)
-        posinf += (key == infinity).to(tl.int64)
-        neginf += (key == -1 - infinity).to(tl.int64)
-        zeros += (mask & (magnitude == 0)).to(tl.int64)
-        top = tl.maximum(top, tl.where(finite, key, -0x7FFFFFFFFFFFFFFF))
-        bottom = tl.minimum(bottom, tl.where(finite, key, 0x7FFFFFFFFFFFFFFF))
-        start += programs * block
-    tl.atomic_add(out, tl.sum(nan, 0))
-    tl.atomic_add(out + 1, tl.sum(posinf, 0))
-    tl.atomic_add(out + 2, tl.sum(neginf, 0))
-    tl.atomic_add(out + 3, tl.sum(zeros, 0))
-    tl.atomic_max(out + 4, tl.max(top, 0))
-    tl.atomic_min(out + 5, tl.min(bottom, 0))
-
-
-@triton.jit
-def _distribution(data, out, sums, count, stride, infinity, mantissa: tl.constexpr, word: tl.constexpr, block: tl.constexpr):
+def _distribution(
+    data,
+    row,
+    sums,
+    first,
+    last,
+    stride,
+    part,
+    infinity,
+    facts: tl.constexpr,
+    mantissa: tl.constexpr,
+    bins: tl.constexpr,
+    word: tl.constexpr,
+    block: tl.constexpr,
+):
     """Moments, smallest magnitude and exponents of one block of the sample."""
-    offsets = (tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)) * stride
-    mask = offsets < count
-    x = _widened(tl.load(data + offsets, mask=mask, other=0.0))
-    _, magnitude = _patterns(x, mask, word)
+    offsets = first + (part * block + tl.arange(0, block)) * stride
+    mask = offsets < last
+    x = tl.load(data + offsets, mask=mask, other=0.0)
+    bits = _bits(x, word)
+    if word == tl.int32:
+        magnitude = bits & 0x7FFFFFFF
+        wide = bits.to(tl.float32, bitcast=True).to(tl.float64)
+    else:
+        magnitude = bits & 0x7FFFFFFFFFFFFFFF
+        wide = x
     finite = mask & (magnitude < infinity)
     nonzero = finite & (magnitude != 0)
-    wide = tl.where(finite, x.to(tl.float64), 0.0)
-    tl.store(sums + 2 * tl.program_id(0), tl.sum(wide, 0))
-    tl.store(sums + 2 * tl.program_id(0) + 1, tl.sum(wide * wide, 0))
-    tl.atomic_min(out + 6, tl.min(tl.where(nonzero, magnitude, 0x7FFFFFFFFFFFFFFF), 0))
-    tl.atomic_add(out + 7, tl.sum(finite.to(tl.int64), 0))
+    wide = tl.where(finite, wide, 0.0)
+    tl.store(sums, tl.sum(wide, 0))
+    tl.store(sums + 1, tl.sum(wide * wide, 0))
+    tl.atomic_min(row + 6, tl.min(tl.where(nonzero, magnitude.to(tl.int64), 0x7FFFFFFFFFFFFFFF), 0))
+    tl.atomic_add(row + 7, tl.sum(finite.to(tl.int64), 0))
     # bin = exponent + bias + mantissa; the highest bit of a subnormal's integer is its exponent
-    subnormal = (magnitude.to(tl.float64).to(tl.int64, bitcast=True) >> 52) - 1022
-    field = magnitude >> mantissa
-    tl.atomic_add(out + FACTS + tl.where(field == 0, subnormal, field + mantissa), 1, mask=nonzero)
+    subnormal = ((magnitude.to(tl.float64).to(tl.int64, bitcast=True) >> 52) - 1022).to(tl.int32)
+    field = (magnitude >> mantissa).to(tl.int32)
+    bin = tl.where(field == 0, subnormal, field + mantissa)
+    counts = tl.histogram(tl.where(nonzero, bin, bins - 1), bins)
+    exponents = tl.arange(0, bins)
+    tl.atomic_add(row + facts + exponents, counts.to(tl.int64), mask=(counts > 0) & (exponents < bins - 1))
 
 
-def measure_flat(flat: Tensor, stride: int) -> Callable[[], Stats]:
-    """Start what `stats_reference.measure_flat` does on a contiguous CUDA tensor; call the result to wait for it."""
-    word, mantissa, bias = (tl.int64, 52, 1023) if flat.dtype == torch.float64 else (tl.int32, 23, 127)
-    infinity = (2 * bias + 1) << mantissa
-    count = flat.numel()
-    out = _blank(flat.device, mantissa + 2 * bias + 2).clone()
-    blocks = triton.cdiv(triton.cdiv(count, stride), 1024)
-    sums = torch.empty(blocks, 2, dtype=torch.float64, device=flat.device)
-    programs = min(PROGRAMS, triton.cdiv(count, BLOCK))
-    with torch.cuda.device(flat.device):
-        _exact[(programs,)](flat, out, count, programs, infinity, word=word, block=BLOCK)
-        _distribution[(blocks,)](flat, out, sums, count, stride, infinity, mantissa=mantissa, word=word, block=1024)
-
-    def read() -> Stats:
-        nan, posinf, neginf, zeros, top, bottom, smallest, sampled, *bins = out.tolist()
-        total, total_sq = sums.sum(0).tolist()
-        any_finite = count > nan + posinf + neginf
-        low = _decoded(bottom, mantissa) if any_finite else float("inf")
-        high = _decoded(top, mantissa) if any_finite else float("-inf")
-        return Stats(
-            count=count,
-            nan=nan,
-            posinf=posinf,
-            neginf=neginf,
-            zeros=zeros,
-            min=low,
-            max=high,
-            max_abs=max(-low, high) if any_finite else 0.0,
-            min_abs=_decoded(smallest, mantissa) if smallest < infinity else float("inf"),
-            sampled=sampled,
-            sum=total,
-            sum_sq=total_sq,
-            histogram={i - mantissa - bias: n for i, n in enumerate(bins) if n},
-        )
-
-    return read
-
-
-@cache
-def _blank(device: torch.device, bins: int) -> Tensor:
-    """The output before any element was seen."""
-    extreme = 2**63 - 1
-    return torch.tensor([0, 0, 0, 0, -extreme, extreme, extreme, 0] + [0] * bins, device=device)
-
-
-def _decoded(key: int, mantissa: int) -> float:
-    """The float of an ordered pattern."""
-    magnitude = key if key >= 0 else -1 - key
-    value: float = (
-        struct.unpack("<d", struct.pack("<q", magnitude))[0]
-        if mantissa == 52
-        else (struct.unpack("<f", struct.pack("<i", magnitude))[0])
-    )
-    return value if key >= 0 else -value
+@triton.jit
+def measure(
+    tensors,
+    shares,
+    out,
+    sums,
+    exact,
+    infinity,
+    element: tl.constexpr,
+    word: tl.constexpr,
+    facts: tl.constexpr,
+    mantissa: tl.constexpr,
+    bins: tl.constexpr,
+    block: tl.constexpr,
+    rows: tl.constexpr,
+    rounds: tl.constexpr,
+):
+    """`tensors`: aligned address, first and last element from there, stride of the sample. `shares`: which tensor and part."""
+    program = tl.program_id(0)
+    owner = tl.load(shares + 2 * program)
+    part = tl.load(shares + 2 * program + 1)
+    data = tl.multiple_of(tl.load(tensors + 4 * owner).to(tl.pointer_type(element)), 16)
+    first = tl.load(tensors + 4 * owner + 1)
+    last = tl.load(tensors + 4 * owner + 2)
+    row = out + owner * (facts + bins)
+    if program < exact:
+        _exact(data, row, first, last, part * (block * rows * rounds), infinity, word, block, rows, rounds)
+    else:
+        stride = tl.load(tensors + 4 * owner + 3)
+        mine = sums + 2 * (program - exact)
+        _distribution(data, row, mine, first, last, stride, part, infinity, facts, mantissa, bins, word, block)

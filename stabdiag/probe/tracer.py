@@ -143,11 +143,13 @@ class Tracer(EagerMode):
         wanted = self.facts.wanted(info.name, self.phase)
         if info.mutates and any(m.reads_inputs for m in wanted):
             tensors = [t.clone() for t in tensors]
+        if info.mutates:
+            stats.launch(before_writing=_written(info, args))
         result = self._execute(func, info, args, kwargs)
         op = self._record(info, inputs, attributes)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         if not outputs and info.mutates:  # foreach ops return nothing and write lists
-            outputs = [t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor)]
+            outputs = list(_written(info, args))
         self._results(op, info, outputs)
         if wanted and outputs:
             self.facts.measure(wanted, self.run, op, tensors, outputs[0], self.run.values[op.outputs[0]].unit_dim)
@@ -319,6 +321,11 @@ def _siblings(a: _Key, b: _Key) -> bool:
     """Whether two views of one storage are parts of a chunk or split: same sizes and strides, different addresses. What is
     written to one is not written to the other (the gates of a recurrent cell)."""
     return bool(a[0] != b[0] and a[1:] == b[1:])
+
+
+def _written(info: Operator, args: Sequence[Any]) -> Iterator[Tensor]:
+    """The tensors that an op overwrites, also those in lists."""
+    return (t for i in info.mutates for t in tree_leaves(args[i] if i < len(args) else ()) if isinstance(t, Tensor))
 
 
 def _arguments(info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:

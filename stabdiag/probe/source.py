@@ -16,6 +16,7 @@ import stabdiag
 from stabdiag.trace import Location
 
 _OURS = str(Path(stabdiag.__file__).parent) + "/"
+_INSTEAD_OF_TORCH = _OURS + "probe/unfused.py"
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _PACKAGES = tuple(
     {
@@ -30,7 +31,7 @@ _STANDARD = sysconfig.get_path("stdlib") + "/"
 @cache
 def _owner(filename: str) -> str:
     """Whose file it is: "ours", "torch", "library" or "user"."""
-    if filename.startswith((_TORCH, "<frozen", "<__array_function__")):
+    if filename.startswith((_TORCH, "<frozen", "<__array_function__")) or filename == _INSTEAD_OF_TORCH:
         return "torch"
     if filename.startswith(_OURS):
         return "ours"

@@ -53,7 +53,7 @@ class Batch:
         self.device, self.dtype = device, dtype
         self.storages: set[int] = set()
         self.room = _room(device)
-        self._kept: list[Tensor] = []
+        self._kept: list[torch.UntypedStorage] = []
         self._rows: list[tuple[int, int, int, int]] = []
         self._counts: list[int] = []
         self._launched: tuple[Tensor, Tensor, Any] | None = None
@@ -63,10 +63,10 @@ class Batch:
         """Take `count` elements of memory from where the tensor's begins; what is returned waits for their Stats."""
         address, width = tensor.data_ptr(), tensor.element_size()
         first = address % 16 // width
-        self._kept.append(tensor)
         self._rows.append((address - first * width, first, first + count, stride))
         self._counts.append(count)
         storage = tensor.untyped_storage()
+        self._kept.append(storage)  # not the tensor: torch detaches a result that somebody else holds, which is one op more
         self.storages.add(storage.data_ptr())
         self.room -= storage.nbytes()
         return partial(self._result, len(self._counts) - 1)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from stabdiag.probe import unfused
+from tests.probe.recording import record
 
 
 @pytest.fixture
@@ -48,6 +49,22 @@ def test_packed_sequences(kind, request):
 def test_cells(kind, request):
     torch.manual_seed(0)
     compared(kind(3, 5), torch.randn(2, 3), request=request)
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.memory = nn.LSTM(3, 5)
+
+    def forward(self, x):
+        return self.memory(x)[0]
+
+
+def test_ops_of_a_decomposition_are_on_the_authors_line(decomposed):
+    run = record(Tagger(), torch.randn(4, 2, 3))
+    gates = [op for op in run.ops if op.name == "sigmoid"]
+    assert len(gates) == 3 * 4
+    assert {op.location.source.strip() for op in gates} == {"return self.memory(x)[0]"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -38,7 +38,7 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
     run = trace.run(name)
     if name.startswith("float8"):
         return foreseen
-    in_the_way = [f for f in findings if name in f.precisions and f.code in MUST_HOLD]
+    in_the_way = [f for f in findings if name in f.precisions and f.code in MUST_HOLD and not _scaling_repairs(f)]
     if run is None or run.error is not None:
         reason = next((n.reason for n in trace.not_run if n.precision == name), run.error if run else None)
         missing = PrecisionVerdict(name, "not-run", reason or "the scan ended before it", mode="", predicted=foreseen.verdict)
@@ -64,6 +64,11 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
         why = f" ({foreseen.reason})" if foreseen.reason else ""
         verdict.reason = f"{verdict.reason}; predicted {foreseen.verdict}{why}".lstrip("; ")
     return verdict
+
+
+def _scaling_repairs(finding: Finding) -> bool:
+    """Gradients that a loss scale brings back: the run was scaled, so its own numbers decide, and the verdict names the scale."""
+    return bool(finding.evidence.get("repaired_by_scaling"))
 
 
 def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:

@@ -40,6 +40,30 @@ def test_prediction_and_measurement_that_differ_say_so(tmp_path: Path) -> None:
     assert "predicted safe" in float16.reason
 
 
+TINY_LOSS = """
+import torch
+from torch import nn
+
+def build_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
+
+def example_inputs():
+    return (torch.randn(16, 8, generator=torch.Generator().manual_seed(1)),)
+
+def loss(output):
+    return 1e-7 * output.square().mean()
+"""
+
+
+def test_what_a_loss_scale_brings_back_is_safe_with_it(tmp_path: Path) -> None:
+    report = scanned(TINY_LOSS, tmp_path)
+    assert [f.severity for f in report.findings if f.code == "SD104"] == ["error"]
+    float16 = next(v for v in report.precisions if v.name == "float16")
+    assert float16.verdict == float16.predicted == "safe-with-scaling"
+    assert float16.loss_scale > 1 and float16.gradient_error < 0.1
+
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 99}
 ARCHITECTURES = {
     "Bert": ("BertConfig", "BertModel", SMALL),

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ def _deviation(tensor: Tensor) -> Tensor:
     deviation = tensor.std()
     kept = range(1, tensor.dim())
     for dims in ([d for d in range(tensor.dim()) if d != k] for k in kept):
-        if dims:
+        if prod(tensor.shape[d] for d in dims) > 1:
             deviation = torch.minimum(deviation, tensor.std(dim=dims, keepdim=True).nan_to_num(float("inf")))
     return deviation.nan_to_num(0.0)
 

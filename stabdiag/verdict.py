@@ -67,7 +67,7 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
 
 
 def _scaling_repairs(finding: Finding) -> bool:
-    """Gradients that a loss scale brings back: the run was scaled, so its own numbers decide, and the verdict names the scale."""
+    """Gradients that a loss scale brings back: the run was scaled, so its numbers decide, and the verdict names the scale."""
     return bool(finding.evidence.get("repaired_by_scaling"))
 
 

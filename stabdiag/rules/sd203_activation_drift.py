@@ -5,10 +5,10 @@ Fits a line to log10 of the variance of the signal at the stations of the main p
 against their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The drift is slope ·
 stations. A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift
 above `error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a
-residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The same must
-hold with every other seed and after two optimizer steps. Where the main path shows no drift, the same is asked of the path
-from where most must be passed (a state that starts at zero and is refined from a context) and of the layers of the longest
-way (past which dense connections and long skips lead).
+residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. Two thirds of
+these limits must also be kept with every other seed and after two optimizer steps. Where the main path shows no drift, the
+same is asked of the path from where most must be passed (a state that starts at zero and is refined from a context) and of
+the layers of the longest way (past which dense connections and long skips lead).
 
 ## Why it matters
 Twelve more layers and the signal leaves the format's range, or the last layers see only biases. Gradients drift with it.
@@ -92,6 +92,8 @@ drift over time steps (SD101, SD102).
 - `sustained` = 0.5: slope of the second half over the whole slope. 1.0 for compounding growth; 0.15 at 16 stations of a
   residual stream.
 - `least_stations` = 8.
+- `kept` = 2/3: thirty Xavier layers in front of ReLU drift by -8.6 decades as built, by -3.9 after two steps of AdamW, whose
+  biases then carry what is left.
 
 ## References
 He et al. 2015 (arXiv:1502.01852); De & Smith 2020, Batch Normalization Biases Residual Blocks Towards the Identity Function
@@ -143,16 +145,16 @@ def check(
     error_decades: float = 6.0,
     sustained: float = 0.5,
     least_stations: int = 8,
+    kept: float = 2 / 3,
 ) -> Iterator[Finding]:
     """Judge the main path of the model as built, of other seeds and after two steps."""
 
-    def compounds(drift: Drift | None) -> bool:
+    def compounds(drift: Drift, share: float = 1.0) -> bool:
         return (
-            drift is not None
-            and len(drift.logs) >= least_stations
-            and abs(drift.slope) > slope
-            and abs(drift.decades) > warning_decades
-            and drift.later / drift.slope >= sustained
+            len(drift.logs) >= least_stations
+            and abs(drift.slope) > share * slope
+            and abs(drift.decades) > share * warning_decades
+            and drift.later / drift.slope >= share * sustained
         )
 
     run = trace.run("float32")
@@ -161,7 +163,7 @@ def check(
     others = [r for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
     for path in (main_path, deepest_path, layers_of_longest_way):
         drift = drift_of(path(run))
-        if drift is not None and compounds(drift) and all(compounds(o) for r in others if (o := drift_of(path(r)))):
+        if drift is not None and compounds(drift) and all(compounds(o, kept) for r in others if (o := drift_of(path(r)))):
             yield _finding(trace, run, drift, warning_decades, error_decades)
             return
 

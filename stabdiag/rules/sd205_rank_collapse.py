@@ -7,7 +7,9 @@ how far a row is from its nearest neighbour: d = mean_i min_j |x_i - x_j|² / me
 when rows coincide in clusters (all tokens of a sample alike) as well as when they all lie on a line. An error needs d below
 `error_distance` times its value at the first station at the end of the path, reached over several layers: without the largest
 single drop, `spread_decades` decades must remain. So does an effective rank below `rank` where the first station's is above
-twice that. A warning needs a mean pairwise cosine above `cosine` at the end where it was below 0.5 at first, and an effective
+twice that, with half as many decades of distance or as many of (rank - 1) lost over several layers: nodes of a graph that is
+averaged over and over come to lie on one line through the origin, spread along it by their degree, so that neighbours stay
+apart. A warning needs a mean pairwise cosine above `cosine` at the end where it was below 0.5 at first, and an effective
 rank below 2.
 
 ## Why it matters
@@ -166,16 +168,13 @@ def check(
             return None
         first, last = path[0][1], path[-1][1]
         distances = [max(fact["nearest"], FLOOR) for _, fact in path]
-        steps = [log10(b / a) for a, b in pairwise(distances)]
-        lost = -(sum(steps) - min(steps))
-        if lost < spread_decades / 2:  # one drop is a bottleneck, or a recurrent state that its biases still rule
-            return None
-        if first["nearest"] > 0.05 and distances[-1] < error_distance * distances[0] and lost >= spread_decades:
+        nearer, flatter = lost(distances), lost([max(fact["rank"] - 1, FLOOR) for _, fact in path])
+        if first["nearest"] > 0.05 and distances[-1] < error_distance * distances[0] and nearer >= spread_decades:
             return Severity.ERROR
-        if last["rank"] < rank and first["rank"] > 2 * rank:
+        if last["rank"] < rank and first["rank"] > 2 * rank and (nearer >= spread_decades / 2 or flatter >= spread_decades):
             return Severity.ERROR
         alike = last["cosine"] > cosine and first["cosine"] < 0.5 and last["rank"] < 2 < first["rank"]
-        return Severity.WARNING if alike else None
+        return Severity.WARNING if alike and nearer >= spread_decades / 2 else None
 
     run = trace.run("float32")
     path = ranks(run) if run is not None else []
@@ -206,6 +205,12 @@ def check(
         ],
         **at(op) | {"location": op.location or line_of_op(trace, op), "module": op.layer or op.module},
     )
+
+
+def lost(values: list[float]) -> float:
+    """Decades lost without the largest single drop, which is a bottleneck or a recurrent state that its biases still rule."""
+    steps = [log10(b / a) for a, b in pairwise(values)]
+    return min(steps) - sum(steps)
 
 
 def ranks(run: Run) -> list[tuple[Station, dict[str, float]]]:

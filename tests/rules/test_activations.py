@@ -224,3 +224,48 @@ def test_attention_without_residuals_collapses(seed: int, tokens: int, samples: 
     x = torch.randn(samples, tokens, 24, generator=torch.Generator().manual_seed(seed))
     assert ("SD205", "error") in codes(Stack(residual=False), x)
     assert codes(Stack(residual=True), x) == set()
+
+
+@STABLE
+@given(seed=st.integers(0, 99), nodes=st.sampled_from([40, 64]), width=st.sampled_from([32, 64]))
+def test_averaging_over_neighbours_again_and_again_leaves_one_line(seed: int, nodes: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    edges = (torch.rand(nodes, nodes, generator=generator) < 0.15).float()
+    edges = ((edges + edges.T + torch.eye(nodes)) > 0).float()
+    scale = edges.sum(1).rsqrt()
+    adjacency = scale[:, None] * edges * scale
+
+    class Graph(nn.Module):
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(16, width), nn.Linear(width, 3)
+            self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+            for layer in self.layers:
+                nn.init.kaiming_normal_(layer.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = F.relu(adjacency.to(x) @ self.first(x))
+            for layer in self.layers:
+                x = F.relu(adjacency.to(x) @ layer(x))
+            return self.head(x)
+
+    torch.manual_seed(seed)
+    x = torch.randn(nodes, 16, generator=generator)
+    assert ("SD205", "error") in codes(Graph(20), x)
+    assert codes(Graph(1), x) == set()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("xavier", [True, False])
+def test_thirty_layers_of_relu_want_kaiming_initialisation(seed: int, xavier: bool) -> None:
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for _ in range(30):
+        layer = nn.Linear(128, 128)
+        (nn.init.xavier_normal_ if xavier else nn.init.kaiming_normal_)(layer.weight)
+        layers += [layer, nn.ReLU()]
+    net = nn.Sequential(nn.Linear(32, 128), nn.ReLU(), *layers, nn.Linear(128, 5))
+    request = ScanRequest(target="model", precisions=["float32"])
+    report = scan_model(net, (batch(64, 32, seed),), lambda y: F.cross_entropy(y, torch.arange(64) % 5), request)
+    errors = {f.code for f in report.findings if f.severity == "error"}
+    assert "SD101" in errors if xavier else not errors  # the biases of the layers carry the spread, but no signal

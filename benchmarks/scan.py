@@ -16,6 +16,7 @@ import torch
 import workloads
 
 from stabdiag.pipeline import report_on
+from stabdiag.probe.eager import without_compiler
 from stabdiag.probe.runner import probe
 from stabdiag.request import ScanRequest
 from stabdiag.subject.subject import Inputs, Subject
@@ -53,6 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    without_compiler()  # as in the worker
     for name in options.models:
         torch.manual_seed(0)
         work = workloads.ALL[name]()

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stabdiag.probe import stats
 from stabdiag.probe.guest import as_found, seed_everything
 from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
-from stabdiag.probe.reference import Reference, distance
+from stabdiag.probe.reference import Reference, distance, part
 from stabdiag.probe.replay import Replay
 from stabdiag.probe.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
@@ -132,12 +132,12 @@ class Recorder:
         if run.precision in ("float64", "float32"):
             run.output_sample = [float(x) for o in outputs if (taken := stats.sample(o)) is not None for x in taken]
         if keep is not None:
-            keep.outputs = [o.detach().clone() for o in outputs]
-            keep.gradients = {n: g.detach().clone() for n, g in gradients.items()}
+            keep.outputs = [part(o) for o in outputs]
+            keep.gradients = {n: part(g) for n, g in gradients.items()}
         if against is not None and run.error is None:
-            run.output_error, _ = distance(outputs, against.outputs)
+            run.output_error, _ = distance([part(o) for o in outputs], against.outputs)
             names = [n for n in against.gradients if n in gradients]
-            have = [gradients[n].double() / scale for n in names]
+            have = [part(gradients[n]) / scale for n in names]
             run.gradient_error, run.gradient_cosine = distance(have, [against.gradients[n] for n in names])
         if not keep_gradients:
             for parameter in stage.model.parameters():
@@ -173,7 +173,7 @@ class Recorder:
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         if against is not None and outputs:
-            run.output_error, _ = distance(outputs, against.outputs)
+            run.output_error, _ = distance([part(o) for o in outputs], against.outputs)
         return run
 
     def _step(self, stage: Stage, tracer: Tracer, inputs: Inputs, scale: float) -> list[Tensor]:

@@ -240,13 +240,16 @@ def _measure_memory(tensor: Tensor, count: int, repeats: int) -> Stats | Pending
 
 @lru_cache(maxsize=4096)
 def _stride(count: int) -> int:
-    """Between elements of the sample; coprime to the size, so that it visits every index of every dimension."""
-    if count <= EVERYTHING:
-        return 1
-    stride = -(-count // SAMPLE)
-    while gcd(stride, count) != 1:
+    """Between elements of the sample."""
+    return 1 if count <= EVERYTHING else coprime_stride(count, SAMPLE)
+
+
+def coprime_stride(count: int, size: int) -> int:
+    """The stride that takes at most `size` of `count` elements; coprime to the count, it visits every index of a dimension."""
+    stride = -(-count // size)
+    while gcd(stride, count) > 1 and stride > 1:
         stride += 1
-    return stride
+    return max(stride, 1)
 
 
 def _readable(tensor: Tensor) -> bool:

@@ -5,7 +5,8 @@ Two perturbations of relative size 1e-6, each one forward pass:
 - `rounding`: every element of every parameter and floating-point input times (1 ± 1e-6). It is what rounding the model to a
   format does, so u·κ is the error that no algorithm can avoid;
 - `spread`: the inputs plus noise of 1e-6 of their own standard deviation, feature by feature. It asks whether nearby inputs
-  give nearby outputs; a large offset of the data does not count. A model of integer inputs has its parameters moved instead.
+  give nearby outputs; a large offset of the data does not count. Where no input can be moved (tokens, masks), `rounding`
+  stands for it.
 
 Where a run's error is more than these explain, inputs and parameters are moved by the unit roundoff of its format (at random,
 and by rounding to it), under the precision's name: a saturated softmax has no slope, and still flips for changes of that
@@ -36,7 +37,7 @@ from stabdiag.subject.subject import Inputs
 from stabdiag.trace import DISCRETE, Run, Trace
 
 DELTA = {"float64": 1e-6, "float32": 1e-3}
-COST = 2.0  # bare training steps of both forward passes in float64, as `plan._COST`
+COST = 1.0  # bare training steps of one forward pass in float64, as `plan._COST`
 
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
@@ -45,10 +46,9 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     if reference is None or not recorder.reference or not recorder.reference.outputs:
         return
     delta = DELTA[reference.precision]
-    found = {
-        "rounding": _perturbed(recorder, reference, _round, delta),
-        "spread": _perturbed(recorder, reference, _spread, delta),
-    }
+    rounding = _perturbed(recorder, reference, _round, delta)
+    movable = _movable(recorder.subject.batch(0))
+    found = {"rounding": rounding, "spread": _perturbed(recorder, reference, _spread, delta) if movable else rounding}
     trace.experiments["conditioning"] = found
     suspects = [run for run, _ in blamed_runs(trace, LIMIT) if run.precision != reference.precision]
     for suspect in suspects:
@@ -56,7 +56,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
         cast = partial(_cast, dtype=precision(suspect.precision).compute)
         moved = _perturbed(recorder, reference, _round, unit), _perturbed(recorder, reference, cast, unit)
         found[suspect.precision] = _larger(*moved)
-    trace.spent["conditioning"] = COST * (1 + len(suspects))
+    trace.spent["conditioning"] = COST * ((2 if movable else 1) + 2 * len(suspects))
 
 
 def _perturbed(
@@ -107,13 +107,16 @@ def _round(stage: Stage, inputs: Inputs, delta: float) -> None:
 
 
 def _spread(stage: Stage, inputs: Inputs, delta: float) -> None:
-    """Add noise of `delta` standard deviations. What counts, selects or pads (integers, masks, zeros) stays."""
+    """Add noise of `delta` standard deviations to the inputs. What pads (zeros) stays."""
     generator = torch.Generator().manual_seed(0)
-    moved = [t for t in _floating(inputs) if not bool((t == t.round()).all())]
-    for tensor in moved or stage.model.parameters():
-        if tensor.numel() > 1:
-            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
-            tensor.add_(noise * (tensor != 0) * (delta * _deviation(tensor)))
+    for tensor in _movable(inputs):
+        noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+        tensor.add_(noise * (tensor != 0) * (delta * _deviation(tensor)))
+
+
+def _movable(inputs: Inputs) -> list[Tensor]:
+    """Inputs that measure something: what counts or selects is a whole number."""
+    return [t for t in _floating(inputs) if t.numel() > 1 and not bool((t == t.round()).all())]
 
 
 def _deviation(tensor: Tensor) -> Tensor:

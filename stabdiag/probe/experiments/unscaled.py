@@ -20,38 +20,40 @@ from torch import Tensor
 from stabdiag.formats import Format, format_of
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.recorder import Recorder
+from stabdiag.probe.reference import part
 from stabdiag.trace import Run, Trace
 
-STEPS = (0, 2)
+LATER = 2
 SUSPICIOUS = 0.05  # share of one gradient's energy below the format's range that makes the run worth its cost
 LOST = 0.5  # share of its energy from which a parameter's gradient counts as lost
 COST = 1.5  # bare training steps of one recorded step, float32 or emulated, as `plan._COST`
 
 
 def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
-    """Compare float16 gradients without scaling to float32 ones."""
+    """Compare float16 gradients without scaling to those of the reference, after steps to float32 ones."""
     base = trace.run("float32")
     ran = [r.precision for r in trace.runs if format_of(r.precision).name == "float16" and r.error is None]
     wanted = list(dict.fromkeys(ran))
     if base is None or base.error is not None or not wanted or not _suspicious(base, format_of(wanted[0])):
         return
-    found: dict[str, dict[str, Any]] = {name: {} for name in wanted}
-    with recorder.stage("float32") as stage:
-        for step in STEPS:
-            if step:
-                advance(recorder, stage, step, request)
-            recorder.record(stage, step=step, measure=False, keep_gradients=True)
-            model = stage.model
-            reference = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None and not p.grad.is_sparse}
-            weights = {n: p.detach().clone() for n, p in model.named_parameters()}
-            for name in wanted:
-                found[name][str(step)] = _lost(recorder, name, step, weights, reference, _scale(request, name))
-            trace.spent["unscaled"] = trace.spent.get("unscaled", 0.0) + COST * (1 + len(wanted)) + step
-            # What arrives at the start is not lost at both times, and later steps are not worth their cost.
-            wanted = [name for name in wanted if any(f["lost"] > LOST for f in found[name][str(step)].values())]
-            if not wanted:
-                break
+    assert recorder.reference is not None
+    start = recorder.reference.gradients
+    found = {name: {"0": _lost(recorder, name, 0, {}, start, _scale(request, name))} for name in wanted}
     trace.experiments["unscaled"] = found
+    trace.spent["unscaled"] = COST * len(wanted)
+    # What arrives at the start is not lost at both times, and the later step is not worth its cost.
+    wanted = [name for name in wanted if any(fact["lost"] > LOST for fact in found[name]["0"].values())]
+    if not wanted:
+        return
+    with recorder.stage("float32") as stage:
+        advance(recorder, stage, LATER, request)
+        recorder.record(stage, step=LATER, measure=False, keep_gradients=True)
+        named = dict(stage.model.named_parameters())
+        reference = {n: part(p.grad) for n, p in named.items() if p.grad is not None}
+        weights = {n: p.detach().clone() for n, p in named.items()}
+        for name in wanted:
+            found[name][str(LATER)] = _lost(recorder, name, LATER, weights, reference, _scale(request, name))
+    trace.spent["unscaled"] += LATER + COST * (1 + len(wanted))
 
 
 def _suspicious(base: Run, format: Format) -> bool:
@@ -78,18 +80,19 @@ def _lost(
     with recorder.stage(precision) as stage:
         with torch.no_grad():
             for name, parameter in stage.model.named_parameters():
-                parameter.copy_(weights[name])
+                if name in weights:
+                    parameter.copy_(weights[name])
         run = recorder.record(stage, step=step, scale=scale, measure=False, keep_gradients=True)
         if run.error is not None or run.loss is None or not isfinite(run.loss):
             return {}  # the forward pass is to blame
-        gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
+        parameters = dict(stage.model.named_parameters())
         lost = {}
         for name, expected in reference.items():
-            energy, nonzero = expected.double().square(), int((expected != 0).sum())
+            energy, share = expected.square(), float((expected != 0).double().mean())
             total = float(energy.sum())
-            if not nonzero or not 0 < total < float("inf"):
+            if not share or not 0 < total < float("inf"):
                 continue
-            have = gradients.get(name)
-            gone = float(energy[have == 0].sum()) if have is not None else total
-            lost[name] = {"elements": nonzero, "lost": gone / total}
+            gradient = parameters[name].grad
+            gone = float(energy[part(gradient) == 0].sum()) if gradient is not None else total
+            lost[name] = {"elements": round(share * parameters[name].numel()), "lost": gone / total}
     return lost

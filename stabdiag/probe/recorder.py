@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ from stabdiag.probe.replay import Replay
 from stabdiag.probe.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.subject import Inputs, Subject
-from stabdiag.trace import Parameter, Run
+from stabdiag.trace import Parameter, Run, Stats
 
 SEED = 20_000
 
@@ -118,24 +118,23 @@ class Recorder:
         broken_before = nonfinite_buffers(stage.model)
         for name, tensor in named_tensors(inputs):
             tracer.leaf(tensor, "input", name)
-        outputs: list[Tensor] = []
+        outputs: list[Tensor] = []  # parts of them: whole, they would lie in memory beside the backward pass
         try:
             with torch.enable_grad(), tracer, within or nullcontext():
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        run.parameters = parameters(stage.model, scale, [m for m in wanted if isinstance(m, ParameterMeasurement)])
+        at_parameters = [m for m in wanted if isinstance(m, ParameterMeasurement)]
+        run.parameters = parameters(stage.model, scale, at_parameters, tracer.stats_of)
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
         buffers = dict(stage.model.named_buffers())
         run.buffers = {n: s for n, s in zip(buffers, stats.measure_all(buffers.values()), strict=True) if s is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
-        if run.precision in ("float64", "float32"):
-            run.output_sample = [float(x) for o in outputs if (taken := stats.sample(o)) is not None for x in taken]
         if keep is not None:
-            keep.outputs = [part(o) for o in outputs]
+            keep.outputs = outputs
             keep.gradients = {n: part(g) for n, g in gradients.items()}
         if against is not None and run.error is None:
-            run.output_error, _ = distance([part(o) for o in outputs], against.outputs)
+            run.output_error, _ = distance(outputs, against.outputs)
             names = [n for n in against.gradients if n in gradients]
             have = [part(gradients[n]) / scale for n in names]
             run.gradient_error, run.gradient_cosine = distance(have, [against.gradients[n] for n in names])
@@ -165,32 +164,42 @@ class Recorder:
         try:
             with torch.no_grad(), tracer, stage.precision.context(stage.device.type):
                 output = stage.model(*inputs.args, **inputs.kwargs)
-                outputs = [t for _, t in named_tensors(output) if t.is_floating_point()]
-                run.outputs = [v for t in outputs if (v := tracer.value_of(t)) is not None]
+                outputs = self._outputs(tracer, output)
                 tracer.phase = "loss"
                 loss = self.subject.loss(output, inputs)
                 run.loss_value, run.loss = tracer.value_of(loss), float(loss)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         if against is not None and outputs:
-            run.output_error, _ = distance([part(o) for o in outputs], against.outputs)
+            run.output_error, _ = distance(outputs, against.outputs)
         return run
 
     def _step(self, stage: Stage, tracer: Tracer, inputs: Inputs, scale: float) -> list[Tensor]:
+        """Run it; returns the parts of the outputs."""
         run = tracer.run
         with stage.precision.context(stage.device.type):
             output = stage.model(*inputs.args, **inputs.kwargs)
-            outputs = [t for _, t in named_tensors(output) if t.is_floating_point()]
-            run.outputs = [v for t in outputs if (v := tracer.value_of(t)) is not None]
+            parts = self._outputs(tracer, output)
             tracer.phase = "loss"
             loss = self.subject.loss(output, inputs)
             run.loss_value = tracer.value_of(loss)
+        del output
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
             tracer.phase = "backward"
             backward(loss, scale)
-        return outputs
+        return parts
+
+    def _outputs(self, tracer: Tracer, output: Any) -> list[Tensor]:
+        """Note the outputs of the model; returns the part of each."""
+        run = tracer.run
+        found = [t for _, t in named_tensors(output) if t.is_floating_point()]
+        run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
+        with torch._C._DisableTorchDispatch(), torch.no_grad():
+            if run.precision in ("float64", "float32"):
+                run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
+            return [part(t) for t in found]
 
 
 def backward(loss: Tensor, scale: float) -> None:
@@ -216,13 +225,19 @@ def named_tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
     return [found for path, item in inner for found in named_tensors(item, path)]
 
 
-def parameters(model: nn.Module, scale: float = 1.0, measurements: Iterable[ParameterMeasurement] = ()) -> list[Parameter]:
-    """What the parameters of a model and their gradients hold now."""
+def parameters(
+    model: nn.Module,
+    scale: float = 1.0,
+    measurements: Iterable[ParameterMeasurement] = (),
+    measure: Callable[[Tensor], Stats | stats.Pending | None] = stats.measure,
+) -> list[Parameter]:
+    """What the parameters of a model and their gradients hold now; `measure` may know gradients from when they were made."""
     owners = {id(p): m for m in model.modules() for p in m.parameters(recurse=False)}
     named = dict(model.named_parameters())
     values = stats.measure_all(named.values())
     present = {name: p.grad for name, p in named.items() if p.grad is not None}
-    gradients = dict(zip(present, stats.measure_all(present.values()), strict=True))
+    measured = [measure(gradient) for gradient in present.values()]
+    gradients = {name: stats.resolve(found) for name, found in zip(present, measured, strict=True)}
     found = []
     for (name, p), value in zip(named.items(), values, strict=True):
         module = name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")

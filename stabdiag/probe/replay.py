@@ -39,23 +39,26 @@ class Replay:
         """Wrap an executor so that random ops return what they returned in the recorded run."""
         position: dict[tuple[str, tuple[int, ...]], int] = {}
 
-        def run(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-            result = execute(func, info, args, kwargs)
-            if not info.random:
-                return result
-            drawn = result[-1] if isinstance(result, tuple) else result
-            if not isinstance(drawn, Tensor):
-                return result
-            key = (info.name, tuple(drawn.shape))
-            index = position.get(key, 0)
-            position[key] = index + 1
+        def taken(name: str, shape: tuple[int, ...]) -> Tensor | None:
+            key = (name, tuple(shape))
+            index = position[key] = position.get(key, -1) + 1
             draws = self._draws.get(key, ())
-            if index < len(draws):
-                if isinstance(result, tuple) and info.name == "native_dropout":
-                    mask = draws[index].to(drawn.device)
-                    scale = 1.0 / (1.0 - args[1]) if args[1] < 1 else 0.0
-                    result[0].copy_(args[0] * mask * scale)
-                drawn.copy_(draws[index])
+            return draws[index] if index < len(draws) else None
+
+        def run(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+            if not info.random:
+                return execute(func, info, args, kwargs)
+            in_place = info.mutates == (0,)
+            if in_place and (draw := taken(info.name, args[0].shape)) is not None:
+                return args[0].copy_(draw)  # drawing again would only cost time
+            result = execute(func, info, args, kwargs)
+            drawn = result[-1] if isinstance(result, tuple) else result
+            if in_place or not isinstance(drawn, Tensor) or (draw := taken(info.name, drawn.shape)) is None:
+                return result
+            if isinstance(result, tuple) and info.name == "native_dropout":
+                scale = 1.0 / (1.0 - args[1]) if args[1] < 1 else 0.0
+                result[0].copy_(args[0] * draw.to(drawn.device) * scale)
+            drawn.copy_(draw)
             return result
 
         return run

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf, log2, sqrt
+from math import floor, inf, log2, sqrt
 from typing import Any
 
 from stabdiag.formats import Format
@@ -93,8 +93,9 @@ class Stats:
 
     @property
     def norm(self) -> float:
-        """L2 norm over all elements, estimated from the sample's root mean square."""
-        return self.rms * sqrt(self.count - self.nonfinite) if self.sampled else float("nan")
+        """L2 norm over all elements, estimated from the sample's root mean square; at least the largest element, which a sample
+        may miss (the gradient of logits over a large vocabulary lies in one element per row)."""
+        return max(self.rms * sqrt(self.count - self.nonfinite), self.max_abs) if self.sampled else float("nan")
 
     def headroom(self, format: Format) -> float:
         """Bits between the largest magnitude and the format's largest value; negative when it overflows, inf for zeros."""
@@ -110,7 +111,11 @@ class Stats:
 
     def energy_below(self, magnitude: float) -> float:
         """Share of the sum of squares that elements with |x| < magnitude (a power of two) hold, NaN when all are zero."""
-        energies = {e: n * 4.0 ** min(max(e, -500), 500) for e, n in self.histogram.items()}
+        each = (self.count - self.nonfinite) / self.sampled if self.sampled else 0.0
+        energies = {e: each * n * 4.0 ** min(max(e, -500), 500) for e, n in self.histogram.items()}
+        if self.max_abs > 0:  # the sample may have missed it, and with it nearly all there is
+            largest = floor(log2(self.max_abs))
+            energies.setdefault(largest, 4.0 ** min(max(largest, -500), 500))
         total = sum(energies.values())
         return sum(x for e, x in energies.items() if e < log2(magnitude)) / total if total else float("nan")
 

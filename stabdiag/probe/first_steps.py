@@ -1,6 +1,7 @@
 """What the first optimizer steps do to the weights: how far each moves, and how much of that a 16-bit weight would not notice.
 
-The steps are those of the two-time test, so this costs no forward pass of its own.
+The steps are those of the two-time test, and the first takes the gradients that the recorded run left: this costs one bare
+training step.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from stabdiag.probe.optimizer import Chosen, choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import Trainer
 from stabdiag.request import ScanRequest
+from stabdiag.trace import Run
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 SAMPLE = 1 << 16  # weights looked at per tensor
 
 
-def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest) -> dict[str, Any]:
-    """Take optimizer steps on batch 0; what is not finite stops them.
+def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, recorded: Run | None = None) -> dict[str, Any]:
+    """Take optimizer steps on batch 0; what is not finite stops them. `recorded` is a run that left its gradients on the stage.
 
     Returns:
         taken: optimizer steps that were taken; error: why it broke off, "" when nothing raised.
@@ -39,9 +41,12 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest) 
     before = nonfinite_buffers(stage.model)
     taken, error = 0, ""
     try:
-        for _ in range(steps):
+        for step in range(steps):
             weights: list[Tensor] = []
-            done = trainer.step(watch=lambda into=weights: into.extend(_sample(p) for p in chosen.parameters))  # type: ignore[misc]
+            done = trainer.step(
+                watch=lambda into=weights: into.extend(_sample(p) for p in chosen.parameters),  # type: ignore[misc]
+                recorded=recorded if step == 0 else None,
+            )
             if done.broke or not weights:
                 break
             _compare(chosen, weights, names, found, request.stochastic_rounding)

@@ -90,17 +90,18 @@ def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, re
     progress("float32", todo.done(trace))
     compared = trace.run("float64") is not None
     with recorder.stage("float32") as stage:
-        run = recorder.record(stage, keep=None if compared else reference, against=reference if compared else None)
-        for batch in range(1, todo.batches):
-            merge(run, recorder.record(stage, batch=batch))
-    trace.runs.append(run)
-    if run.error is not None:
-        return
-    if todo.two_time:
-        with recorder.stage("float32") as stage:
-            first = trace.experiments["first_steps"] = advance(recorder, stage, 2, request)
+        keep, against = (None, reference) if compared else (reference, None)
+        run = recorder.record(stage, keep=keep, against=against, keep_gradients=todo.two_time)
+        trace.runs.append(run)
+        if run.error is None and todo.two_time:
+            first = trace.experiments["first_steps"] = advance(recorder, stage, 2, request, run)
             if first["taken"] == 2:  # else what is zero now says nothing new
                 trace.runs.append(recorder.record(stage, step=2))
+    if run.error is not None:
+        return
+    with recorder.stage("float32") as stage:
+        for batch in range(1, todo.batches):
+            merge(run, recorder.record(stage, batch=batch))
     for seed in range(1, todo.seeds):
         if recorder.subject.rebuild is not None:
             _another_seed(recorder, trace, seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from stabdiag.probe.operator import operator
 from stabdiag.probe.optimizer import Chosen
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
+from stabdiag.trace import Run
 
 FIRST_SCALE = 2.0**16  # torch.amp.GradScaler's defaults: initial scale, factor after an overflow
 BACKOFF = 0.5
@@ -78,18 +79,28 @@ class Trainer:
     scale: float = 1.0
     steps: list[Step] = field(default_factory=list)
 
-    def step(self, watch: Callable[[], None] = lambda: None) -> Step:
-        """Forward, backward and optimizer step on batch 0. `watch` is called when gradients are final, before the step."""
-        model = self.stage.model
-        self.chosen.zero_grad(model)
-        loss = self.loss()
-        done = Step(float(loss.detach()), scale=self.scale)
+    def step(self, watch: Callable[[], None] = lambda: None, recorded: Run | None = None) -> Step:
+        """Forward, backward and optimizer step on batch 0.
+
+        Args:
+            watch: called when gradients are final, before the step.
+            recorded: the run that left its gradients in place: forward and backward have been done.
+        """
+        if recorded is None:
+            self.chosen.zero_grad(self.stage.model)
+            loss = self.loss()
+            done = Step(float(loss.detach()), scale=self.scale)
+            if loss.requires_grad and (isfinite(done.loss) or self.scaling):
+                self.backward(loss)
+        else:
+            done = Step(nan if recorded.loss is None else recorded.loss, scale=self.scale)
         self.steps.append(done)
-        if not loss.requires_grad or (not isfinite(done.loss) and not self.scaling):
-            done.broke = "" if isfinite(done.loss) else "loss"
+        if not isfinite(done.loss) and not self.scaling:
+            done.broke = "loss"
             return done
-        self.backward(loss)
         gradients = [p.grad for p in self.chosen.parameters if p.grad is not None]
+        if not gradients:
+            return done
         if self.scale != 1.0:
             torch._foreach_mul_(gradients, 1.0 / self.scale)
         done.gradient_norm = norm(gradients)

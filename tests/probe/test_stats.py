@@ -236,6 +236,15 @@ def test_resolve_passes_finished_stats_on() -> None:
     assert resolve(None) is None
 
 
+def test_the_energy_of_what_the_sample_misses() -> None:
+    tensor = torch.full((1 << 22,), 2.0**-30)
+    tensor[1] = 1.0
+    found = resolve(measure(tensor))
+    assert found is not None and 0 not in found.histogram  # it was missed
+    assert found.norm == pytest.approx(1.0)
+    assert found.energy_below(2.0**-20) < 1e-5
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @settings(deadline=None)
 @given(patterns())

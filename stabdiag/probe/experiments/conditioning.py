@@ -8,6 +8,8 @@ Two perturbations of relative size 1e-6, each one forward pass:
   give nearby outputs; a large offset of the data does not count. Where no input can be moved (tokens, masks), `rounding`
   stands for it.
 
+Where every run's error is small, a 16-bit run has told as much already, and nothing is run.
+
 Where a run's error is more than these explain, inputs and parameters are moved by the unit roundoff of its format (at random,
 and by rounding to it), under the precision's name: a saturated softmax has no slope, and still flips for changes of that
 size.
@@ -27,16 +29,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.evidence.blame import LIMIT, blamed_runs
+from stabdiag.evidence.blame import FLOAT32_HARM, LIMIT, blamed_runs
 from stabdiag.evidence.counterpart import Counterparts, reference_of
+from stabdiag.evidence.poison import harmful
 from stabdiag.formats import format_of
-from stabdiag.probe.precision import precision
+from stabdiag.probe.precision import HALF, precision
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors
 from stabdiag.request import ScanRequest
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import DISCRETE, Run, Trace
 
 DELTA = {"float64": 1e-6, "float32": 1e-3}
+ROUNDED = 1.5  # see `_told_by_rounding`
 COST = 1.0  # bare training steps of one forward pass in float64, as `plan._COST`
 
 
@@ -44,6 +48,9 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     """Measure both condition numbers; nothing is written where the reference run broke."""
     reference = reference_of(trace)
     if reference is None or not recorder.reference or not recorder.reference.outputs:
+        return
+    if (known := _told_by_rounding(trace, reference)) is not None:
+        trace.experiments["conditioning"] = {"rounding": known, "spread": known}
         return
     delta = DELTA[reference.precision]
     rounding = _perturbed(recorder, reference, _round, delta)
@@ -57,6 +64,29 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
         moved = _perturbed(recorder, reference, _round, unit), _perturbed(recorder, reference, cast, unit)
         found[suspect.precision] = _larger(*moved)
     trace.spent["conditioning"] = COST * ((2 if movable else 1) + 2 * len(suspects))
+
+
+def _told_by_rounding(trace: Trace, reference: Run) -> dict[str, Any] | None:
+    """What a 16-bit run tells: its parameters and inputs were rounded, which is `rounding` with a smaller step.
+
+    Only where every run's error is so small that no criterion asks for more than κ's order of magnitude, and no choice fell
+    differently. Rounding moves an element by up to u, 0.58 u in root mean square; the κ of 31 healthy architectures is 1.2 to
+    1.9 times the error over u, hence the factor.
+    """
+    runs = [r for r in trace.runs if r.precision != "float64" and not r.step and not r.seed]
+    told = [r for r in runs if precision(r.precision).cast in HALF]
+    if not told or not all(_small(run) for run in runs):
+        return None
+    run = told[-1]
+    found = _summary(run, reference, format_of(run.precision).unit_roundoff / ROUNDED)
+    return None if found["flips"] else found
+
+
+def _small(run: Run) -> bool:
+    """Whether the error is none that a criterion would look into, whatever κ."""
+    format = format_of(run.precision)
+    most = FLOAT32_HARM if format.name == "float32" else LIMIT * format.unit_roundoff
+    return run.error is None and run.output_error is not None and run.output_error < most and not harmful(run)
 
 
 def _perturbed(

@@ -11,7 +11,8 @@ from typing import Any
 from libcst import ParserSyntaxError
 
 from stabdiag.editing.built import insert
-from stabdiag.editing.source import Source, diff, text_of
+from stabdiag.editing.source import Source, diff, text_of, with_torch
+from stabdiag.editing.training import OF_OPTIMIZER, declare
 from stabdiag.finding import Finding, Fix
 from stabdiag.remedy import Remedy, remedies_for
 from stabdiag.report import SubjectReport
@@ -74,11 +75,8 @@ def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, 
     """The state with one remedy more, None where it does not apply."""
     fix = next((replace(f) for f in finding.fixes if f.name == remedy.name), None) or Fix(remedy.name, remedy.title)
     if remedy.kind == "training":
-        settings = remedy.settings(finding, state.request(request))
-        if settings is None:
-            return None
-        fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
-        return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
+        settings = remedy.settings(finding, state.request(request).with_declared(report.subject.training))
+        return _trained(finding, fix, remedy, state, request, settings) if settings is not None else None
     target = file_of(request)
     if remedy.kind == "model":
         statements = remedy.statements(finding, report)
@@ -102,6 +100,21 @@ def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, 
 def file_of(request: ScanRequest) -> Path:
     """The file that a request scans."""
     return Path(request.target if Path(request.target).exists() else request.target.rpartition(":")[0])
+
+
+def _trained(
+    finding: Finding, fix: Fix, remedy: Remedy, state: State, request: ScanRequest, settings: dict[str, Any]
+) -> Attempt:
+    """A training setting: declared in the file where that holds it and the request does not set it itself."""
+    target, free = file_of(request), ScanRequest(request.target)
+    asked = any(getattr(request, name) != getattr(free, name) for name in settings)
+    asked |= request.optimizer is not None and bool({*settings} & {*OF_OPTIMIZER})
+    source = _source(target, state) if not asked else None
+    text = declare(source, settings) if source is not None else None
+    if source is not None and text is not None:
+        return _edited(finding, fix, remedy, state, target, source.text, with_torch(text))
+    fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
+    return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
 
 
 def _edited(finding: Finding, fix: Fix, remedy: Remedy, state: State, path: Path, before: str, after: str) -> Attempt:

@@ -72,7 +72,8 @@ class Settings:
 
     def show(self) -> str:
         """Every setting with its source, one per line, as `--show-settings` prints it."""
-        defaults = {f.name: getattr(kind, f.name) for kind in (RunOptions(), ScanRequest("")) for f in fields(kind)}
+        kinds = RunOptions(), ScanRequest("").with_declared({})
+        defaults = {f.name: getattr(kind, f.name) for kind in kinds for f in fields(kind)}
         rows = [
             (key.replace("_", "-"), self.values.get(key, defaults[key]), self.sources.get(key, "default"))
             for key in sorted(RUN_KEYS | SUBJECT_KEYS)

@@ -11,7 +11,7 @@ from stabdiag.finding import Finding, Severity
 from stabdiag.picture import layers_of, op_rows
 from stabdiag.probe.process import probe_in_worker
 from stabdiag.report import ScanError, SubjectReport
-from stabdiag.request import DEFAULT_PRECISIONS, ScanRequest
+from stabdiag.request import ScanRequest
 from stabdiag.rule import selected
 from stabdiag.trace import SubjectFacts, Trace
 from stabdiag.triage import triage
@@ -78,9 +78,9 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         if finding.code in request.severity:
             finding.severity = Severity(request.severity[finding.code])
     findings = triage(found, trace)
-    precisions = verdicts(trace, findings, request.precisions)
+    precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
     for finding in findings:
-        if _nobody_asked(finding, request):
+        if _nobody_asked(finding, request, trace):
             finding.severity = Severity.WARNING
     return SubjectReport(
         subject=trace.subject,
@@ -99,12 +99,12 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     )
 
 
-def _nobody_asked(finding: Finding, request: ScanRequest) -> bool:
-    """Whether an error is about 16 bits only, which the request leaves to the default, and in a library's code: the verdict of
+def _nobody_asked(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
+    """Whether an error is about 16 bits only, which neither request nor file ask for, and in a library's code: the verdict of
     the precision says what is the matter, and nobody who reads it can edit the line."""
     narrow = bool(finding.precisions) and not {"float32", "float64"} & set(finding.precisions)
     library = finding.location is not None and bool(finding.location.library)
-    asked = request.precisions != list(DEFAULT_PRECISIONS) or finding.code in request.severity
+    asked = bool(request.precisions or "precisions" in trace.subject.training or finding.code in request.severity)
     return finding.severity is Severity.ERROR and narrow and library and not asked
 
 

@@ -142,7 +142,7 @@ def _pairs(
 def _try(attempt: Attempt, current: SubjectReport, request: ScanRequest, scan: Scan) -> None:
     """Scan cheaply, then in full where that speaks for the attempt."""
     full = attempt.state.request(request)
-    cheap = _cheap(attempt, full)
+    cheap = _cheap(attempt, full, current)
     if cheap is not None:
         attempt.report = scan(cheap)
         judge(attempt, current, attempt.report)
@@ -152,9 +152,10 @@ def _try(attempt: Attempt, current: SubjectReport, request: ScanRequest, scan: S
     judge(attempt, current, attempt.report)
 
 
-def _cheap(attempt: Attempt, full: ScanRequest) -> ScanRequest | None:
+def _cheap(attempt: Attempt, full: ScanRequest, current: SubjectReport) -> ScanRequest | None:
     """The smallest scan that can still show the finding; None where that is the whole of it."""
     if attempt.remedy.kind == "training" or attempt.finding.code.startswith(("SD8", "SD0")):
         return None
-    shown = next((p for p in full.precisions if p in attempt.finding.precisions), "float32")
+    precisions = full.with_declared(current.subject.training).precisions
+    shown = next((p for p in precisions if p in attempt.finding.precisions), "float32")
     return replace(full, precisions=[shown], batches=1, seeds=1)

@@ -6,7 +6,7 @@ It crosses the process boundary to the worker, so it holds nothing that JSON can
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 DEFAULT_PRECISIONS = ("float32", "float16", "bfloat16")
@@ -23,7 +23,8 @@ class ScanRequest:
         data: file to take the inputs from (.pt, .npz, .safetensors); None when there is none.
         weights: state_dict file to load (.pt, .safetensors); None for the model as built.
         device: "auto", "cpu" or "cuda" ("cuda:1").
-        precisions: names from `stabdiag.formats.PRECISIONS`, in the order of the report.
+        precisions: names from `stabdiag.formats.PRECISIONS`, in the order of the report; empty for those that the file
+            declares, else `DEFAULT_PRECISIONS`.
         batches: how many different batches; None lets the budget decide.
         seeds: how many initialisations; None lets the budget decide.
         steps: optimizer steps to take and watch (SD8); 0 takes only those that the two-time test needs.
@@ -33,7 +34,8 @@ class ScanRequest:
         clip_value: magnitude to which gradient elements are clipped during the steps; None for no clipping.
         eps, weight_decay: of the optimizer; None for what it has.
         warm_up: steps over which the learning rate rises linearly from 0; 0 for none.
-        loss_scale: a loss scaler's first scale for float16, by cast and by autocast; None for no scaler when cast.
+        loss_scale: a loss scaler's first scale for float16, by cast and by autocast; None for that of the file's `make_scaler`,
+            without one for no scaler when cast.
         loss_factor: what the loss is multiplied by, as an author would write it in the loss.
         stochastic_rounding: weights stored in 16 bits are rounded up or down at random, right on average.
         budget: how much may be spent, in bare float32 training steps of the subject.
@@ -54,7 +56,7 @@ class ScanRequest:
     data: str | None = None
     weights: str | None = None
     device: str = "auto"
-    precisions: list[str] = field(default_factory=lambda: list(DEFAULT_PRECISIONS))
+    precisions: list[str] = field(default_factory=list)
     batches: int | None = None
     seeds: int | None = None
     steps: int = 0
@@ -81,6 +83,12 @@ class ScanRequest:
     edited: dict[str, str] = field(default_factory=dict)
     after_build: list[str] = field(default_factory=list)
     verbose: bool = False
+
+    def with_declared(self, training: Mapping[str, Any]) -> ScanRequest:
+        """The request with what the file declares (`SubjectFacts.training`), else the defaults, where it asks for nothing."""
+        precisions = self.precisions or list(training.get("precisions", DEFAULT_PRECISIONS))
+        loss_scale = training.get("loss_scale") if self.loss_scale is None else self.loss_scale
+        return replace(self, precisions=precisions, loss_scale=loss_scale)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

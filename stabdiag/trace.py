@@ -363,7 +363,8 @@ class SubjectFacts:
     """What was scanned, and how it was found.
 
     `how` answers for "model", "inputs" and "objective": what was chosen and why. `declared` lists which of "inputs", "loss",
-    "optimizer" came from the author; claims about data or targets may only stand on what is declared.
+    "optimizer" came from the author; claims about data or targets may only stand on what is declared. `training` holds the
+    settings that the file declares (`stabdiag.subject.declared`).
     """
 
     path: str
@@ -374,6 +375,7 @@ class SubjectFacts:
     how: dict[str, str] = field(default_factory=dict)
     declared: list[str] = field(default_factory=list)
     rebuildable: bool = False
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from stabdiag import cli
 from stabdiag.finding import Severity
-from stabdiag.pipeline import scan_here
+from stabdiag.pipeline import scan, scan_here
 from stabdiag.prove import prove
 from stabdiag.request import ScanRequest
 from tests.test_sample_models import HEALTHY, SICK
@@ -20,8 +20,9 @@ def test_a_sick_model_is_repaired(path: Path, tmp_path: Path) -> None:
     here = tmp_path / path.name
     here.write_bytes(path.read_bytes())
     outcome = prove(ScanRequest(str(here)), scan_here)
-    assert outcome.accepted
-    left = [f for f in outcome.after.findings if f.severity is Severity.ERROR]
+    assert outcome.accepted and not outcome.state.settings and not outcome.state.after_build
+    here.write_text(outcome.state.texts[str(here.resolve())])
+    left = [f for f in scan(ScanRequest(str(here))).findings if f.severity is Severity.ERROR]
     assert not left, [(f.code, f.message) for f in left] + [(a.fix.name, a.fix.note) for a in outcome.attempts]
 
 

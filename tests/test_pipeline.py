@@ -10,7 +10,7 @@ from stabdiag.finding import Finding, Severity
 from stabdiag.pipeline import _nobody_asked, scan
 from stabdiag.report import SubjectReport
 from stabdiag.request import ScanRequest
-from stabdiag.trace import Location
+from stabdiag.trace import Location, SubjectFacts, Trace
 
 MODEL = """
 import torch
@@ -107,18 +107,20 @@ def test_two_scans_judge_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precisions", "library", "request_", "milder"),
+    ("precisions", "library", "request_", "declared", "milder"),
     [
-        (["float16"], "site.py:3", {}, True),
-        (["float16"], "", {}, False),
-        (["float32", "float16"], "site.py:3", {}, False),
-        (["float16"], "site.py:3", {"precisions": ["float32", "float16"]}, False),
-        (["float16"], "site.py:3", {"severity": {"SD302": "error"}}, False),
+        (["float16"], "site.py:3", {}, {}, True),
+        (["float16"], "", {}, {}, False),
+        (["float32", "float16"], "site.py:3", {}, {}, False),
+        (["float16"], "site.py:3", {"precisions": ["float32", "float16"]}, {}, False),
+        (["float16"], "site.py:3", {"severity": {"SD302": "error"}}, {}, False),
+        (["float16"], "site.py:3", {}, {"precisions": ["float32", "float16"]}, False),
     ],
 )
 def test_what_nobody_asked_about_a_librarys_code_is_no_error(
-    precisions: list[str], library: str, request_: dict[str, object], milder: bool
+    precisions: list[str], library: str, request_: dict[str, object], declared: dict[str, object], milder: bool
 ) -> None:
     at = Location("model.py", 3, library=library)
     finding = Finding("SD302", "overflow", Severity.ERROR, "", precisions=precisions, location=at)
-    assert _nobody_asked(finding, ScanRequest("model.py", **request_)) is milder  # type: ignore[arg-type]
+    trace = Trace(SubjectFacts("model.py", "Net", 0, "", "", training=declared))
+    assert _nobody_asked(finding, ScanRequest("model.py", **request_), trace) is milder  # type: ignore[arg-type]

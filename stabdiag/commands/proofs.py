@@ -115,7 +115,7 @@ def _by_hand(outcome: Outcome) -> list[str]:
     if outcome.state.after_build:
         lines += ["", "The model is built outside its file; call this once it is built:", "", "def repair(model):"]
         lines += [f"    {line}" for statement in outcome.state.after_build for line in statement.splitlines()]
-    settings = [a.fix for a in outcome.accepted if a.remedy.kind == "training"]
+    settings = [a.fix for a in outcome.accepted if a.remedy.kind == "training" and not a.fix.diff]
     if settings:
         lines += ["", "In the training script:", ""]
         lines += [f"    {line}" for fix in settings for line in (fix.snippet or fix.title).splitlines()]

@@ -21,7 +21,7 @@ CAST = 2.0**15  # the largest scale that the float16 loss of a model cast to flo
 def settings(finding: Finding, request: ScanRequest) -> dict[str, Any] | None:
     """The scale that was measured, for float16."""
     scale = finding.evidence.get("loss_scale")
-    if not scale or float(scale) == 1.0 or request.loss_scale is not None:
+    if not scale or float(scale) == 1.0 or (request.loss_scale or 0.0) >= float(scale):
         return None
     if any(p.removeprefix("amp-") != "float16" for p in finding.precisions):
         return None

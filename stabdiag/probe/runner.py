@@ -39,6 +39,7 @@ def probe(
     `save` is called with the Trace after float32 and after the other precisions, so that what is known survives a crash of the
     worker. Not more often: writing a trace of thousands of ops takes about as long as recording it.
     """
+    request = request.with_declared(subject.facts.training)
     device = resolve(request.device)
     trace = Trace(subject.facts)
     recorder = Recorder(subject, device, measurements())

@@ -14,6 +14,7 @@ from stabdiag.subject import device as devices
 from stabdiag.subject import objective
 from stabdiag.subject.build import bind, build, literal
 from stabdiag.subject.choose import Choice, choose
+from stabdiag.subject.declared import training
 from stabdiag.subject.importing import import_target, parse_target
 from stabdiag.subject.inputs import Source, find_inputs
 from stabdiag.subject.seeds import seeded, shifted
@@ -60,6 +61,7 @@ def load(
             source = find_inputs(model, module, choice.name, list(input_specs), data)
             goal, ignored = _objective(module, source, model)
             optimizer = _contract(module, "make_optimizer")
+            settings = training(module, shown)
     except RecursionError as error:
         raise SubjectError(f"{shown} recurses without end; repair that first.", "load") from error
     rebuild = _rebuild(choice, module, given, source) if choice.target is not None and weights is None else None
@@ -80,6 +82,7 @@ def load(
             if present
         ],
         rebuildable=rebuild is not None,
+        training=settings,
     )
     return Subject(model, source.batch, goal.loss, facts, source.batches, optimizer, rebuild)
 

@@ -47,7 +47,9 @@ class Model(pytest.Collector):
 
     def collect(self) -> list[pytest.Item]:
         """One test per precision."""
-        return [Stability.from_parent(self, name=precision) for precision in self.request.precisions]
+        from stabdiag.request import DEFAULT_PRECISIONS
+
+        return [Stability.from_parent(self, name=precision) for precision in self.request.precisions or DEFAULT_PRECISIONS]
 
     def report(self) -> Report:
         """The report of the model, scanned at the first call."""
@@ -68,6 +70,9 @@ class Stability(pytest.Item):
         from stabdiag.testing import failures
 
         report, fail_on = self.parent.report(), self.parent.options.fail_on
+        declared = report.runs[0].subject.training.get("precisions", ())
+        if declared and not self.parent.request.precisions and self.name not in declared:
+            pytest.skip("the file's PRECISIONS leave it out")
         for verdict in report.runs[0].precisions:
             if verdict.name == self.name and verdict.verdict == "not-run":
                 pytest.skip(verdict.reason or "this precision could not be run")

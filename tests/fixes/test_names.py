@@ -17,7 +17,6 @@ ADVICE = {
     "no-factor",  # what the factor was to do, the author knows
     "read-all-steps",  # what a sequence is summarised by is part of the task
     "scale-down",  # which power of two, the author's units decide
-    "wider-normalisation",  # `group-norm` and `layer-norm` are tried for it
 }
 """Fixes that rules name and nobody but the author can make."""
 

@@ -152,7 +152,26 @@ def example_inputs():
 """
 )
 
+FEW_ELEMENTS = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(8, 16), {norm}, nn.Linear({width}, 3)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x){taken}))
+
+def example_inputs():
+    return (torch.randn(16, 8, generator=torch.Generator().manual_seed(1)),)
+"""
+)
+
 CASES = [
+    ("wider-normalisation", "SD704", FEW_ELEMENTS.format(norm="nn.GroupNorm(16, 16)", width=16, taken="")),
+    ("wider-normalisation", "SD704", FEW_ELEMENTS.format(norm="nn.LayerNorm(1)", width=1, taken="[:, :1]")),
     ("residual", "SD205", COLLAPSE),
     ("loss-scaling", "SD104", UNDERFLOW),
     ("bfloat16", "SD104", UNDERFLOW),
@@ -201,7 +220,7 @@ CASES = [
 def test_the_finding_occurs_and_the_remedy_is_proven(
     name: str, code: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stabdiag.prove.remedies_for", lambda finding: [all_remedies()[name]])
+    monkeypatch.setattr("stabdiag.attempt.remedies_for", lambda finding: [all_remedies()[name]])
     path = tmp_path / "model.py"
     path.write_text(text)
     precisions = ["float32", *{"SD504": ["bfloat16"], "SD104": ["float16"], "SD302": ["float16"]}.get(code, [])]

@@ -104,14 +104,17 @@ def file_of(request: ScanRequest) -> Path:
 
 def _trained(
     finding: Finding, fix: Fix, remedy: Remedy, state: State, request: ScanRequest, settings: dict[str, Any]
-) -> Attempt:
-    """A training setting: declared in the file where that holds it and the request does not set it itself."""
+) -> Attempt | None:
+    """A training setting: declared in the file where that holds it and the request does not set it itself; None where the file
+    declares it so already."""
     target, free = file_of(request), ScanRequest(request.target)
     asked = any(getattr(request, name) != getattr(free, name) for name in settings)
     asked |= request.optimizer is not None and bool({*settings} & {*OF_OPTIMIZER})
     source = _source(target, state) if not asked else None
     text = declare(source, settings) if source is not None else None
     if source is not None and text is not None:
+        if text == source.text:
+            return None
         return _edited(finding, fix, remedy, state, target, source.text, with_torch(text))
     fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
     return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))

@@ -71,12 +71,33 @@ def prove(
                 if attempt.fix.proven and attempt.report is not None:
                     outcome.accepted.append(attempt)
                     outcome.state, outcome.after = attempt.state, attempt.report
+                    _drop_what_it_replaces(outcome, request, scan)
                     break
             else:
                 given_up.add(_key(finding))
     outcome.attempts.sort(key=lambda a: a not in outcome.accepted)
     outcome.left = [f for f in outcome.after.findings if _is_loud(f) and wanted(f)]
     return outcome
+
+
+def _drop_what_it_replaces(outcome: Outcome, request: ScanRequest, scan: Scan) -> None:
+    """Leave out a setting that made an error a warning once another has removed that: a loss scale, where float16 goes."""
+    settings = [a for a in outcome.accepted if a.remedy.kind == "training"]
+    replaced = next((a for a in settings[:-1] if a.finding.code == settings[-1].finding.code), None)
+    if replaced is None:
+        return
+    others = [a for a in settings if a is not replaced]
+    before = [a for a in outcome.accepted if a.remedy.kind != "training"]
+    state = before[-1].state if before else State()
+    for attempt in others:
+        again = apply(attempt.remedy, attempt.finding, state, request, outcome.before)
+        if again is None:
+            return
+        state, attempt.state, attempt.fix.diff = again.state, again.state, again.fix.diff
+    report = scan(state.request(request))
+    if report.error is None and len(_loud(report)) <= len(_loud(outcome.after)):
+        outcome.state, outcome.after, outcome.accepted = state, report, [*before, *others]
+        replaced.fix.proven, replaced.fix.note = False, f"not needed with {others[-1].fix.name}"
 
 
 def annotate(report: SubjectReport, outcome: Outcome) -> None:
@@ -92,6 +113,10 @@ def _next(report: SubjectReport, wanted: Callable[[Finding], bool], given_up: se
     """The finding to repair next; the order of the report decides among those of one kind."""
     open_ones = [f for f in report.findings if _is_loud(f) and wanted(f) and _key(f) not in given_up]
     return min(open_ones, key=lambda f: (-f.severity.rank, _place_in_order(f)), default=None)
+
+
+def _loud(report: SubjectReport) -> list[Finding]:
+    return [f for f in report.findings if _is_loud(f)]
 
 
 def _is_loud(finding: Finding) -> bool:

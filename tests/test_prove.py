@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.finding import Finding, Severity
+from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.judge import judge
 from stabdiag.prove import Outcome, annotate, prove
 from stabdiag.report import ScanError, SubjectReport
@@ -105,6 +105,20 @@ def test_fixes_build_on_each_other(request_: ScanRequest) -> None:
     assert [a.fix.name for a in outcome.accepted] == ["log-softmax", "clamp-exponent"]
     text = "".join(outcome.state.texts.values())
     assert "log_softmax" in text and "torch.exp(v.clamp(max=10.0))" in text
+
+
+def test_a_setting_that_another_makes_needless_is_left_out(request_: ScanRequest) -> None:
+    lost = replace(finding("SD104"), precisions=["float16"], evidence={"loss_scale": 2.0**10}, fixes=[Fix("loss-scaling", "")])
+    answers = {
+        "PRECISIONS": report(),
+        "GradScaler": report(replace(lost, severity=Severity.WARNING)),
+        "": report(lost),
+    }
+    outcome = run(request_, answers)
+    assert [a.fix.name for a in outcome.accepted] == ["bfloat16"]
+    text = "".join(outcome.state.texts.values())
+    assert 'PRECISIONS = ("float32", "bfloat16")' in text and "GradScaler" not in text
+    assert {a.fix.name: a.fix.note for a in outcome.attempts if not a.fix.proven}["loss-scaling"] == "not needed with bfloat16"
 
 
 def test_a_trial_is_cheap_and_a_proof_is_not(request_: ScanRequest) -> None:

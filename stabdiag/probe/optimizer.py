@@ -75,6 +75,9 @@ class Chosen:
         scheduler holds the rate below what it leads to."""
         first = self.groups[0]
         betas = first.get("betas")
+        epsilon = (
+            None if isinstance(first.get("eps"), tuple) else first.get("eps")
+        )  # Adafactor's two are no floor of a gradient
         kind = type(self.optimizers[0])
         return {
             "name": kind.__name__,
@@ -83,8 +86,8 @@ class Chosen:
             "location": asdict(self.location) if self.location is not None else None,
             "lr": float(first["lr"]),
             "momentum": float(betas[0] if betas is not None else first.get("momentum") or 0.0),
-            "eps": float(first["eps"]) if first.get("eps") is not None else None,
-            "adaptive": betas is not None and first.get("eps") is not None,
+            "eps": float(epsilon) if epsilon is not None else None,
+            "adaptive": betas is not None and epsilon is not None,
             "weight_decay": float(first.get("weight_decay") or 0.0),
             "warming_up": any(float(g["lr"]) < float(g.get("initial_lr", g["lr"])) for g in self.groups),
         }

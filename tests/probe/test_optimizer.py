@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from stabdiag.probe.optimizer import check, choose
+from stabdiag.probe.runner import probe
 from stabdiag.request import ScanRequest
 from stabdiag.subject.subject import SubjectError
 from tests.probe.training import mlp, subject
@@ -45,6 +46,21 @@ def test_sparse_gradients_need_another_default() -> None:
     model = torch.nn.EmbeddingBag(10, 4, sparse=True)
     case = subject(make=lambda seed: model, x=torch.randint(0, 10, (6, 3)))
     assert choose(case, model, ScanRequest("model.py")).facts["name"] == "SGD"
+
+
+CLASSES = [
+    name
+    for name, kind in vars(torch.optim).items()
+    if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam")
+]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_optimizer_of_torch_takes_steps(name: str) -> None:
+    weight = torch.nn.Linear(6, 4, bias=False)  # one matrix: Muon takes nothing else
+    trace = probe(subject(make=lambda seed: weight, x=torch.randn(8, 6)), ScanRequest("model.py", optimizer=name))
+    first = trace.experiments["first_steps"]
+    assert (first["error"], first["taken"], first["optimizer"]["name"]) == ("", 2, name)
 
 
 def test_momentum_of_adam_is_its_first_beta() -> None:

@@ -67,14 +67,21 @@ def _fold(findings: list[Finding]) -> list[Finding]:
 
 def _same_place(cause: Finding, symptom: Finding) -> bool:
     """Whether a symptom can come from a cause: the same line, or an op that the cause names as its consequence."""
+    if symptom.evidence.get("at_start"):  # training steps that break as the model is built, wherever that is noticed
+        return _formats(symptom) <= _formats(cause)
     reached = cause.evidence.get("reaches", ())
     if cause.location is not None and symptom.location is not None:
         same_line = (cause.location.path, cause.location.line) == (symptom.location.path, symptom.location.line)
         if same_line or symptom.evidence.get("op_index") in reached:
-            return set(symptom.precisions) <= set(cause.precisions) or not cause.precisions
+            return _formats(symptom) <= _formats(cause) or not cause.precisions
     if cause.location is None and symptom.location is None and cause.phase == symptom.phase == "step":
         return True  # both are about an optimizer that no line of the file constructs
     return symptom.evidence.get("op_index", -1) in reached
+
+
+def _formats(finding: Finding) -> set[str]:
+    """The formats it shows in: a cause that a cast finds is there under autocast, too."""
+    return {precision.removeprefix("amp-") for precision in finding.precisions}
 
 
 def _precision_order(name: str) -> int:

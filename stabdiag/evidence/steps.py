@@ -50,6 +50,15 @@ def named(facts: Mapping[str, Any]) -> str:
     return f"{facts['name']} at lr {facts['lr']:g}{default}"
 
 
+def calmer_rate(trace: Trace, facts: Mapping[str, Any]) -> float:
+    """The learning rate at which the first steps change the typical weight matrix by 1 %, the middle of what healthy training
+    does (SD806); a tenth of the present one where that is lower, or nothing was measured."""
+    first = trace.experiments.get("first_steps", {})
+    weights = [t for t in first.get("parameters", []) if len(t["shape"]) >= 2 and t["weight"] > 0 and t["update"] > 0]
+    ratio = median(t["update"] / t["weight"] for t in weights) if weights else 0.0
+    return float(facts["lr"]) * min(0.1, 1e-2 / ratio if isfinite(ratio) and ratio > 0 else 0.1)
+
+
 def runs(trace: Trace) -> dict[str, list[dict[str, Any]]]:
     """The runs of `--steps` by precision, one per seed, each with its `rows`. {} without `--steps`."""
     training = trace.experiments.get("training", {})

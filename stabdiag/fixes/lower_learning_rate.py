@@ -15,13 +15,15 @@ KEEPS_FUNCTION = True
 
 
 def settings(finding: Finding, request: ScanRequest) -> dict[str, Any] | None:
-    """To what the curvature allows (SD802), the middle of the healthy update ratios (SD806), else a tenth."""
+    """To what the curvature allows (SD802), the middle of the healthy update ratios (SD801, SD806), else a tenth."""
     evidence = finding.evidence
     lr = evidence.get("lr")
     if not lr:
         return None
     if evidence.get("ratio"):
         return {"lr": lr / evidence["ratio"] / 2}
+    if "calmer_lr" in evidence:
+        return {"lr": evidence["calmer_lr"]}
     if "median" in evidence:
         return {"lr": lr * 1e-2 / evidence["median"]} if evidence["median"] > 1e-1 else None
     return {"lr": lr / 10}

@@ -96,6 +96,8 @@ from stabdiag.formats import format_of
 from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
 
+explains = ("SD801", "SD803")  # steps that never start
+
 
 def check(trace: Trace) -> Iterator[Finding]:
     """One finding per birth that matters, in every run of the model as built and after the two-time test's steps."""

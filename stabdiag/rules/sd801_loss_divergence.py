@@ -106,10 +106,12 @@ def check(
         elif steps.agreed(steps.diverged(curve, divergence) for curve in curves):
             curve = next(c for c in curves if steps.diverged(c, divergence))
             what = f"the loss rises from {curve[0]:.3g} to {curve[-1]:.3g} in {len(curve)} steps on one batch"
-            finding = _finding(Severity.ERROR, what, precision, facts, curve)
+            finding = _finding(trace, Severity.ERROR, what, precision, facts, curve)
         elif steps.agreed(steps.swings(curve, amplitude) >= oscillation for curve in curves):
             times = f"{steps.swings(curves[0], amplitude)} times in {len(curves[0])} steps"
-            finding = _finding(Severity.WARNING, f"the loss goes up and down {times} on one batch", precision, facts, curves[0])
+            finding = _finding(
+                trace, Severity.WARNING, f"the loss goes up and down {times} on one batch", precision, facts, curves[0]
+            )
         elif still and steps.agreed(_stands(run, progress, precision, by_precision["float32"]) for run in runs):
             finding = _stuck(trace, precision, facts, runs[0])
         else:
@@ -141,7 +143,8 @@ def _broke(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
     born = run["birth"]
     step = run["taken"]
     what = f"the {run['broke']} {'are' if run['broke'] == 'parameters' else 'is'} not finite at step {step}"
-    finding = _finding(Severity.ERROR, what, precision, facts, steps.losses(run))
+    finding = _finding(trace, Severity.ERROR, what, precision, facts, steps.losses(run))
+    finding.evidence["at_start"] = step == 1 and run["broke"] != "parameters"
     if born:
         layer = born["layer"] or born["module"]
         of = f" of `{layer}`" if layer else ""
@@ -163,7 +166,7 @@ def _broke(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
 def _stuck(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, Any]) -> Finding:
     curve = steps.losses(run)
     what = f"the loss does not fall below {curve[0]:.4g} in {len(curve)} steps on one batch"
-    finding = _finding(Severity.WARNING, what, precision, facts, curve)
+    finding = _finding(trace, Severity.WARNING, what, precision, facts, curve)
     finding.fixes = [Fix("higher-learning-rate", f"raise the learning rate above {facts['lr']:g}", f"lr={facts['lr'] * 10:g}")]
     if precision == "float32":
         return finding
@@ -185,7 +188,8 @@ def _stuck(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
     return finding
 
 
-def _finding(severity: Severity, what: str, precision: str, facts: dict[str, Any], curve: list[float]) -> Finding:
+def _finding(trace: Trace, severity: Severity, what: str, precision: str, facts: dict[str, Any], curve: list[float]) -> Finding:
+    rate = steps.calmer_rate(trace, facts)
     return Finding(
         "",
         "",
@@ -196,12 +200,12 @@ def _finding(severity: Severity, what: str, precision: str, facts: dict[str, Any
         location=steps.place(facts),
         label=what,
         notes=[f"evidence: loss {', '.join(f'{x:.3g}' for x in curve[:6])}{' …' if len(curve) > 6 else ''}"],
-        evidence={"losses": curve, "lr": facts["lr"]},
+        evidence={"losses": curve, "lr": facts["lr"], "calmer_lr": rate},
         fixes=[
             Fix(
                 "lower-learning-rate",
-                f"lower the learning rate to {facts['lr'] / 10:g} or warm up to it",
-                f"lr={facts['lr'] / 10:g}",
+                f"lower the learning rate to {rate:.1g}, or warm up to it",
+                f"lr={rate:.1g}",
             ),
             Fix("gradient-clipping", "clip the gradient norm", "nn.utils.clip_grad_norm_(model.parameters(), 1.0)"),
         ],

@@ -83,6 +83,29 @@ def test_divergence(lr: float, severity: str | None) -> None:
     assert codes(case, steps=10, precisions=["float32"]).get("SD801") == severity
 
 
+@pytest.mark.parametrize("lr", [30.0, 1e3])
+def test_a_rate_that_diverges_is_lowered_to_steps_of_one_per_cent(lr: float) -> None:
+    def regression(output: torch.Tensor) -> torch.Tensor:
+        return (output - 1).square().mean()
+
+    request = ScanRequest("model.py", steps=10, precisions=["float32"])
+    found = report_on(probe(subject(loss=regression, optimizer=sgd(lr)), request), request).findings
+    lower = next(f for f in found if f.code == "SD801").evidence["calmer_lr"]
+    assert lower < lr / 10
+    assert "SD801" not in codes(subject(loss=regression, optimizer=sgd(lower)), steps=10, precisions=["float32"])
+
+
+def test_steps_that_break_as_the_model_is_built_are_one_finding() -> None:
+    def broken(output: torch.Tensor) -> torch.Tensor:
+        return torch.log(output - output.amin()).square().mean()
+
+    request = ScanRequest("model.py", steps=4, precisions=["float32", "amp-float16"])
+    found = report_on(probe(subject(loss=broken), request), request).findings
+    assert not {"SD801", "SD803"} & {f.code for f in found}
+    cause = next(f for f in found if f.severity.value == "error")
+    assert "SD801" in cause.evidence["consequences"]
+
+
 def test_divergence_is_told_once_for_all_precisions() -> None:
     case = subject(loss=lambda o: (o - 1).square().mean(), optimizer=sgd(100.0))
     request = ScanRequest("model.py", steps=10, precisions=["float32", "bfloat16"])

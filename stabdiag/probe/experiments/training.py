@@ -48,15 +48,21 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
     found |= {"interrupted": False, "precisions_chosen": request.precisions != list(DEFAULT_PRECISIONS)}
     trace.experiments["training"] = found
     names = [p for p in dict.fromkeys(("float32", *request.precisions)) if trace.run(p) is not None]
+    models = _models(recorder, request)
+    planned = request.steps * len(names) * len(models)
+
+    def show(what: str) -> None:
+        progress(what, len(found["rows"]) / planned)
+
     try:
-        for seed, model in _models(recorder, request):
+        for seed, model in models:
             for name in names:
                 facts = {"precision": name, "seed": seed, "mode": "", "taken": 0, "broke": "", "birth": None, "error": ""}
                 facts |= {"clipped_to_zero": 0, "poisoned_buffers": [], "first_scale_that_works": None, "structural": None}
                 facts["scaled"] = None
                 found["runs"].append(facts)
                 try:
-                    _train(recorder, trace, request, found, facts, model, progress)
+                    _train(recorder, trace, request, found, facts, model, show)
                 except Exception as error:
                     facts["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         _curvature(recorder, request, found)
@@ -80,7 +86,7 @@ def _train(
     found: dict[str, Any],
     facts: dict[str, Any],
     model: nn.Module,
-    progress: Progress,
+    show: Callable[[str], None],
 ) -> None:
     name, seed = facts["precision"], facts["seed"]
     began = time.monotonic()
@@ -96,7 +102,7 @@ def _train(
             facts["taken"], facts["broke"] = k + 1, done.broke
             facts["clipped_to_zero"] += done.clipped_to_zero
             rate = (k + 1) / max(time.monotonic() - began, 1e-9)
-            progress(f"training {name}, seed {seed}: step {k + 1} of {request.steps}, {rate:.1f} steps/s", k / request.steps)
+            show(f"training {name}, seed {seed}: step {k + 1} of {request.steps}, {rate:.1f} steps/s")
             if done.broke and not done.skipped:
                 break
         facts["poisoned_buffers"] = sorted(nonfinite_buffers(model) - before)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stabdiag.finding import Finding
 from stabdiag.pipeline import report_on
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder
@@ -150,8 +151,17 @@ def findings() -> None:
             if row["seed"] == 0:
                 curves[row["precision"]].append(row["loss"])
         ends = " ".join(f"{c[0]:>5.2g} → {c[-1]:<5.2g}" if (c := curves.get(m)) else f"{'not run':>13}" for m in MODES)
-        said = [f"{f.code}({f.severity.value[0]}: {' '.join(f.precisions)})" for f in report.findings if f.code.startswith(SD8)]
+        said = [text for f in report.findings if (text := told(f))]
         print(f"{name:30} {expected:14} {ends}  {', '.join(said) or 'none'}", flush=True)
+
+
+def told(finding: Finding) -> str:
+    """A finding about training steps, or one that explains what they do, with what it explains; "" for the others."""
+    explained = [code for code in finding.evidence.get("consequences", ()) if code.startswith(SD8)]
+    if not finding.code.startswith(SD8) and not explained:
+        return ""
+    of = f" of {' '.join(explained)}" if explained else ""
+    return f"{finding.code}{of}({finding.severity.value[0]}: {' '.join(finding.precisions)})"
 
 
 def bare(case: Subject, steps: int) -> float:

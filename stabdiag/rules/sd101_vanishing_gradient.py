@@ -90,7 +90,7 @@ single place (a zero gradient is SD103, a saturated unit SD202), networks of few
 U-Net, whose long skips leave no path that everything must pass.
 
 ## Thresholds
-Measured (`benchmarks/detection/gradients.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
+Measured (`benchmarks/detection/thresholds.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
 50, 95, 100 % of each):
 
 - `error_decades` = 3.5 and `warning_decades` = 2: least loss -D. Published -1.4, -1.3, -0.16, 1.5, 1.7; healthy of our own,

@@ -70,7 +70,7 @@ Growth inside residual branches and across the long skips of a U-Net, large grad
 a mean in the loss), and explosions that only training brings about: `--steps` watches those (SD801).
 
 ## Thresholds
-Measured (`benchmarks/detection/gradients.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
+Measured (`benchmarks/detection/thresholds.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
 50, 95, 100 % of each):
 
 - `decades` = 3 and `warning_decades` = 2: least growth D. Published -1.7, -1.5, 0.16, 1.3, 1.4, and 3.8 in one whose growth is

@@ -80,7 +80,7 @@ def loss(out):
 Underflow that begins only late in training, when gradients have become smaller; underflow of activations (SD304).
 
 ## Thresholds
-Measured (`benchmarks/detection/gradients.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
+Measured (`benchmarks/detection/thresholds.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
 50, 95, 100 % of each):
 
 - `lost` = 0.5 and `lost_warning` = 0.2: share of trained elements in lost tensors without scaling, the smaller of both

@@ -83,7 +83,7 @@ later in training than two steps (scan a checkpoint, or use `--steps`).
 
 ## Thresholds
 - `error_share` = 0.5: lower 95 % bound of the share of dead units less that of units that are always on. Worst layer of 63
-  healthy models (`benchmarks/detection/activations.py`): median 0, largest 0.13; of defective ones 0.88 to 1. The share of
+  healthy models (`benchmarks/detection/thresholds.py`): median 0, largest 0.13; of defective ones 0.88 to 1. The share of
   units that were merely not seen to fire reaches 0.75 in healthy models.
 - `warning_share` = 0.2.
 - `firing` = 0.05: a unit that fires on less than 5 % of samples counts as dead. 3/n reaches it at 60 effective samples, the

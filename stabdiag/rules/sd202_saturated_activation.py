@@ -77,7 +77,7 @@ output where the loss is a cross-entropy (its gradient p - y does not vanish) or
 
 ## Thresholds
 - `error_share` = 0.5: lower 95 % bound of the share of saturated elements, or of units saturated on 95 % of their samples.
-  Worst site of 46 healthy models (`benchmarks/detection/activations.py`): median 0, largest 0.005; of defective ones 0.87 to 1.
+  Worst site of 46 healthy models (`benchmarks/detection/thresholds.py`): median 0, largest 0.005; of defective ones 0.87 to 1.
 - `warning_share` = 0.3. A sigmoid of N(0, s²) is saturated on 30 % of its elements at s = 5.8, a tanh at s = 2.9.
 - `deliberate` = 2.0: beyond it less than 2.5 % of a gate's elements lie on the other side of its bias.
 - `least_elements` = 32: independent elements (units × effective samples) below which nothing is claimed.

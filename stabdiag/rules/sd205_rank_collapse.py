@@ -84,7 +84,7 @@ rows, and collapse inside residual branches or of convolutional maps (neighbouri
 that are copied (learned queries repeated for every sample) drop once and are not called a collapse.
 
 ## Thresholds
-- `error_distance` = 1e-4. 66 healthy models (`benchmarks/detection/activations.py`): median 0.8, smallest 0.005; attention
+- `error_distance` = 1e-4. 66 healthy models (`benchmarks/detection/thresholds.py`): median 0.8, smallest 0.005; attention
   without residual connections reaches 1e-10 in three layers.
 - `spread_decades` = 2.0: decades of d that remain without the largest single drop; half of it for every other verdict.
 - `rank` = 1.05: effective rank.

@@ -73,7 +73,7 @@ Rows with one unmasked key, which are one-hot by construction, softmax over a si
 gradient is p - y, which does not vanish), and near-saturation (SD405).
 
 ## Thresholds
-- `share` = 0.5: of the rows. 68 healthy models (`benchmarks/detection/activations.py`): 75 % quantile 0, largest 0.34.
+- `share` = 0.5: of the rows. 68 healthy models (`benchmarks/detection/thresholds.py`): 75 % quantile 0, largest 0.34.
 - `least_rows` = 16: sampled rows below which nothing is claimed.
 
 ## References

@@ -79,7 +79,7 @@ is no attention (routers, classifiers). Rows with fewer than two unmasked keys.
 
 ## Thresholds
 - `warning` = 0.15 and `share` = 0.5: of the heads. Unscaled heads of width 128 over 24 keys keep 0.12: 1.5 keys of 24.
-- `error` = 0.05: all heads. 65 healthy models (`benchmarks/detection/activations.py`): median 1.0, 25 % 0.97, smallest
+- `error` = 0.05: all heads. 65 healthy models (`benchmarks/detection/thresholds.py`): median 1.0, 25 % 0.97, smallest
   0.22; 0.0004 to 0.022 where the scale was left out.
 - `least_rows` = 16: sampled rows below which nothing is claimed.
 

@@ -90,7 +90,7 @@ Twins up to sign or permutation, units that are equal on the data only (SD205), 
 among a layer's rows beyond the first 4096.
 
 ## Thresholds
-Measured (`benchmarks/detection/gradients.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
+Measured (`benchmarks/detection/thresholds.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
 50, 95, 100 % of each):
 
 - `share` = 0.5: least share of units with a twin. Healthy: 0 in all 95; constant and zero initialisation, copied units: 1

@@ -90,7 +90,7 @@ Targets out of scale, data of the right scale with the wrong offset, and inputs 
 (coordinates of a sampling grid, initial states).
 
 ## Thresholds
-Measured (`benchmarks/detection/gradients.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
+Measured (`benchmarks/detection/thresholds.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
 50, 95, 100 % of each):
 
 - `share` = 0.01: of elements beyond 10 in magnitude, for a warning. Standardised data: 0; pixels 0 to 255: 0.96.

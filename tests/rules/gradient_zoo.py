@@ -1,7 +1,7 @@
 """Models for the gradient and initialisation rules: healthy ones that look ill, and ill ones in many styles.
 
 Each is a function of (seed, width, batch) that gives a Case; the tests ask for verdicts that do not depend on these, and
-`benchmarks/detection/gradients.py` prints what all of them measure.
+`benchmarks/detection/thresholds.py` prints what all of them measure.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stabdiag.probe.runner import probe
+from stabdiag.request import ScanRequest
+from stabdiag.subject.subject import Inputs, Subject
+from stabdiag.trace import SubjectFacts, Trace
 
 
 @dataclass
@@ -34,6 +39,21 @@ class Case:
 Maker = Callable[[int, int, int], Case]
 HEALTHY: dict[str, Maker] = {}
 DEFECTIVE: dict[str, Maker] = {}
+
+
+def probed(case: Case) -> Trace:
+    """Probe a live case; it can be rebuilt with other seeds."""
+
+    def rebuild(k: int) -> nn.Module:
+        torch.manual_seed(1000 + k)
+        with torch.random.fork_rng():
+            return case.build().train()
+
+    facts = SubjectFacts("model.py", "Net", 0, "", "", declared=["inputs", "loss"], rebuildable=True)
+    subject = Subject(
+        case.build().train(), lambda k: Inputs(case.inputs), lambda out, _: case.loss(out), facts, rebuild=rebuild
+    )
+    return probe(subject, ScanRequest("model.py", precisions=["float32", "float16"]))
 
 
 def healthy(make: Maker) -> Maker:

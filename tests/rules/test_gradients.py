@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from benchmarks.detection.gradients import judged, probed
 from stabdiag.finding import Finding
 from stabdiag.probe.experiments import zero_gradient
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.recorder import Recorder
 from stabdiag.request import ScanRequest
-from stabdiag.rule import measurements
+from stabdiag.rule import all_rules, measurements
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import SubjectFacts, Trace
-from tests.rules.gradient_zoo import DEFECTIVE, HEALTHY, Case, noise, seeded
+from tests.rules.gradient_zoo import DEFECTIVE, HEALTHY, Case, noise, probed, seeded
 
 STABLE = settings(max_examples=6, deadline=None, derandomize=True)
+RULES = ("SD101", "SD102", "SD103", "SD104", "SD105", "SD701", "SD702", "SD703")
 ONE_HALF = ("tiny_loss", "tiny_branch")  # need the float16 runs
 
 
@@ -40,6 +40,11 @@ def recorded(case: Case) -> Trace:
         trace.runs.append(recorder.record(stage, step=2))
     zero_gradient.run(recorder, trace, request, lambda what, share: None)
     return trace
+
+
+def judged(trace: Trace) -> list[Finding]:
+    """Findings of the rules for gradients, symmetry and inputs, before triage."""
+    return [finding for code in RULES for finding in all_rules()[code].check(trace)]
 
 
 def loud(findings: list[Finding]) -> dict[str, str]:

@@ -67,7 +67,7 @@ def _fold(findings: list[Finding]) -> list[Finding]:
 
 def _same_place(cause: Finding, symptom: Finding) -> bool:
     """Whether a symptom can come from a cause: the same line, or an op that the cause names as its consequence."""
-    if symptom.evidence.get("at_start"):  # training steps that break as the model is built, wherever that is noticed
+    if symptom.evidence.get("whole_model"):  # the loss, the steps, the signal: one cause anywhere is enough
         return _formats(symptom) <= _formats(cause)
     reached = cause.evidence.get("reaches", ())
     if cause.location is not None and symptom.location is not None:

@@ -99,7 +99,7 @@ from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Parameter, Run, Trace
 
-explains = ("SD203", "SD702")
+explains = ("SD203", "SD702", "SD705")
 
 LEAST_LAYERS = 4
 

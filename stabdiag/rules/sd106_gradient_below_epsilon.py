@@ -113,7 +113,7 @@ def check(trace: Trace, *, error: float = 1.0, warning: float = 10.0) -> Iterato
                 f"evidence: the gradient of `{below[0]}` has RMS {early[below[0]]:.2g} at the start "
                 f"and {late[below[0]]:.2g} after two steps"
             ],
-            evidence={"share": share, "eps": eps, "ratio": typical, "parameters": below[:32]},
+            evidence={"share": share, "eps": eps, "ratio": typical, "parameters": below[:32], "whole_model": True},
             fixes=[
                 Fix("loss-scale", "bring the loss to the order of 1", f"loss = loss * {1 / (typical * eps):.0e}"),
                 Fix("optimizer-epsilon", "lower the optimizer's epsilon", f"eps={max(1e-30, typical * eps * 1e-3):.0e}"),

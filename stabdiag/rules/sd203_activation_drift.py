@@ -115,6 +115,8 @@ from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
 
+explains = ("SD705",)
+
 MOST = 200  # stations that enter the fit
 
 
@@ -195,6 +197,7 @@ def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error
         notes=notes,
         evidence={
             "decades": drift.decades,
+            "whole_model": drift.decades > 0,
             "decades_per_station": drift.slope,
             "second_half": drift.later,
             "log10_variance": [round(v, 3) for v in drift.logs],

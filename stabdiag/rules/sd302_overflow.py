@@ -97,7 +97,7 @@ from stabdiag.formats import Format, format_of
 from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
 
-explains = ("SD301", "SD303", "SD801", "SD803")
+explains = ("SD104", "SD301", "SD303", "SD801", "SD803")
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear")
 

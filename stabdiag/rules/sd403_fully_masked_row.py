@@ -93,10 +93,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from stabdiag.evidence.author_line import line_of_op
+from stabdiag.evidence.counterpart import Counterparts, reference_of
 from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
 from stabdiag.evidence.softmax import mask_origin, softmaxes
 from stabdiag.evidence.units import batch_size
 from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Trace
 
 explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
@@ -104,17 +106,26 @@ explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
 
 def check(trace: Trace) -> Iterator[Finding]:
     """Judge every softmax of every precision of the model as built."""
+    reference = reference_of(trace)
     for run in trace.runs:
         if run.seed or run.step or run.precision == "float64":
             continue
+        there = Counterparts(run, reference) if reference is not None else None
         for op in run.ops:
             facts = next((f for n in ("softmax", "log-softmax") if (f := op.facts.get(n)) and f.get("masked_rows")), None)
-            if facts is not None:
+            if facts is not None and not _overflowed(run, op.inputs[0], there):
                 severity = Severity.INFO if op.name == "_safe_softmax" else Severity.ERROR
                 yield _finding(trace, run, op, op.inputs[0], severity, facts)
         for softmax in softmaxes(run):
             if softmax.by_hand and (rows := _rows_by_hand(run, softmax.op)):
                 yield _finding(trace, run, softmax.op, softmax.logits, Severity.ERROR, {"masked_rows": rows})
+
+
+def _overflowed(run: Run, logits: int, there: Counterparts | None) -> bool:
+    """Whether the -inf is no mask but a logit that overflowed on its way: the reference has all of them within the range."""
+    other = there.value(run, run.behind_views(logits)) if there is not None else None
+    stats = other.stats if other is not None else None
+    return stats is not None and not stats.neginf and stats.min > -format_of(run.precision).max
 
 
 def _rows_by_hand(run: Run, op: Op) -> int:

@@ -69,7 +69,7 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.formats import FORMATS
 from stabdiag.trace import Op, Run, Trace
 
-explains = ("SD501", "SD503")
+explains = ("SD304", "SD501", "SD503")
 
 
 def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
@@ -97,7 +97,7 @@ def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
             Severity.WARNING,
             f"`{name}` of values around {stats.rms:.2g}: the relative error is {min(error, 1.0):.1g} in float32",
             **at(op),
-            precisions=["float32"],
+            precisions=[name for name in trace.precisions if name != "float64"],
             label="the 1 swallows the digits",
             evidence={"op_index": op.index, "rms": stats.rms, "relative_error": error},
             fixes=[Fix("small-argument", "use the function made for small arguments", stable)],

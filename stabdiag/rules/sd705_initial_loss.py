@@ -108,7 +108,7 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
                 precisions=["float32"],
                 label=f"{start - log(classes):.2g} nats above guessing",
                 notes=["cause: the logits of the fresh model differ too much, so it is sure of random answers"],
-                evidence={"loss": start, "classes": classes, "op_index": op.index},
+                evidence={"loss": start, "classes": classes, "op_index": op.index, "whole_model": True},
                 fixes=[
                     Fix("small-output-init", "start the last layer small", "nn.init.normal_(head.weight, std=0.02)"),
                     Fix("standardise-input", "standardise the inputs", "x = (x - x.mean(0)) / x.std(0)"),

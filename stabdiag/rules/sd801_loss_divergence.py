@@ -144,7 +144,7 @@ def _broke(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
     step = run["taken"]
     what = f"the {run['broke']} {'are' if run['broke'] == 'parameters' else 'is'} not finite at step {step}"
     finding = _finding(trace, Severity.ERROR, what, precision, facts, steps.losses(run))
-    finding.evidence["at_start"] = step == 1 and run["broke"] != "parameters"
+    finding.evidence["whole_model"] = step == 1 and run["broke"] != "parameters"
     if born:
         layer = born["layer"] or born["module"]
         of = f" of `{layer}`" if layer else ""

@@ -117,7 +117,7 @@ def check(trace: Trace, *, skipped: float = 0.25) -> Iterator[Finding]:
             precisions=[precision],
             label=f"{left_out} of {len(rows)} steps are skipped",
             evidence={"scales": [row["scale"] for row in rows], "skipped": left_out, "structural": run["structural"]}
-            | {"at_start": left_out == len(rows)},
+            | {"whole_model": left_out == len(rows)},
             fixes=_fixes(run),
         )
         if born:

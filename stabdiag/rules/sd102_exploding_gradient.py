@@ -101,6 +101,8 @@ from stabdiag.trace import Parameter, Run, Trace
 
 explains = ("SD203", "SD702", "SD705")
 
+UNROLLED = 0.8  # share of the growth over depth that time steps make, from which both are the same
+
 LEAST_LAYERS = 4
 
 
@@ -114,13 +116,22 @@ def check(
     time_slope: float = 0.05,
     time_warning_slope: float = 0.02,
 ) -> Iterator[Finding]:
-    """Judge depth, then time, then overflow of gradients that nothing else explains."""
+    """Judge time, then depth where that is not the time steps, then overflow of gradients that nothing else explains."""
     run = most_precise(trace)
     if run is None:
         return
     found = False
+    in_time = [c for c in over_time(run) if c.decades >= decades and c.slope <= -time_warning_slope]
+    for steps in in_time:
+        yield _over_time(trace, run, steps, Severity.ERROR if steps.slope <= -time_slope else Severity.WARNING)
+        found = True
     course = over_depth(run)
-    if course is not None and all(_grown(c, decades * 2 / 3, warning_slope) for c in rechecks(trace, over_depth)):
+    unrolled = course is not None and any(c.decades > UNROLLED * course.decades for c in in_time)
+    if (
+        course is not None
+        and not unrolled
+        and all(_grown(c, decades * 2 / 3, warning_slope) for c in rechecks(trace, over_depth))
+    ):
         if _grown(course, decades, error_slope):
             severity = Severity.ERROR
         elif _grown(course, decades, warning_slope) or _grown(course, warning_decades, error_slope):
@@ -129,10 +140,6 @@ def check(
             severity = None
         if severity is not None:
             yield _over_depth(trace, run, course, severity)
-            found = True
-    for course in over_time(run):
-        if course.decades >= decades and course.slope <= -time_warning_slope:
-            yield _over_time(trace, run, course, Severity.ERROR if course.slope <= -time_slope else Severity.WARNING)
             found = True
     if not found:
         yield from _overflowed(trace, run)

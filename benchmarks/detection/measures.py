@@ -23,7 +23,7 @@ class Measure:
 
     Attributes:
         code, name: the rule, what is measured; threshold: from which on it speaks; larger: on which side.
-        values: of a trace; a rule may ask for more than one measure, and for more than a measure.
+        values: of a trace; decides: whether it is what the rule goes by, alone.
     """
 
     code: str
@@ -31,6 +31,7 @@ class Measure:
     threshold: float
     larger: bool
     values: Callable[[Trace], Iterator[float]]
+    decides: bool = True
 
     def worst(self, trace: Trace) -> float | None:
         """The most suspicious value; None where there is none."""
@@ -62,9 +63,19 @@ def _depth(sign: float, slope: bool) -> Callable[[Trace], Iterator[float]]:
     return values
 
 
+def _both(sign: float, decades: float, slope: float) -> Callable[[Trace], Iterator[float]]:
+    """The lesser of decades and decades per layer, each over its limit: what SD101 and SD102 go by."""
+
+    def values(trace: Trace) -> Iterator[float]:
+        for whole, each in zip(_depth(sign, slope=False)(trace), _depth(sign, slope=True)(trace), strict=True):
+            yield min(whole / decades, each / slope)
+
+    return values
+
+
 def _time(trace: Trace) -> Iterator[float]:
     run = most_precise(trace)
-    return (abs(course.slope) for course in (over_time(run) if run is not None else ()))
+    return (-course.slope for course in (over_time(run) if run is not None else ()))
 
 
 def _lost_unscaled(trace: Trace) -> Iterator[float]:
@@ -149,15 +160,17 @@ def _input_mean_square(run: Run) -> Iterator[float]:
 
 
 MEASURES = (
-    Measure("SD101", "decades lost over depth", 3.5, True, _depth(-1.0, slope=False)),
-    Measure("SD101", "decades lost per layer", 0.12, True, _depth(-1.0, slope=True)),
-    Measure("SD102", "decades gained over depth", 3.0, True, _depth(1.0, slope=False)),
-    Measure("SD102", "decades gained per layer", 0.15, True, _depth(1.0, slope=True)),
+    Measure("SD101", "decades lost over depth", 3.5, True, _depth(-1.0, slope=False), False),
+    Measure("SD101", "decades lost per layer", 0.12, True, _depth(-1.0, slope=True), False),
+    Measure("SD101", "loss: lesser of both over its limit", 1.0, True, _both(-1.0, 3.5, 0.12)),
+    Measure("SD102", "decades gained over depth", 3.0, True, _depth(1.0, slope=False), False),
+    Measure("SD102", "decades gained per layer", 0.15, True, _depth(1.0, slope=True), False),
+    Measure("SD102", "growth: lesser of both over its limit", 1.0, True, _both(1.0, 3.0, 0.15)),
     Measure("SD102", "decades per time step", 0.05, True, _time),
     Measure("SD104", "share lost unscaled", 0.2, True, _lost_unscaled),
     Measure("SD104", "share lost at the best scale", 0.05, True, _lost_at_best_scale),
     Measure("SD201", "dead share (bound)", 0.5, True, _base(_dead)),
-    Measure("SD201", "silent share (a plain count)", 0.5, True, _base(_silent)),
+    Measure("SD201", "silent share (a plain count)", 0.5, True, _base(_silent), False),
     Measure("SD202", "saturated share (bound)", 0.5, True, _base(_saturated)),
     Measure("SD203", "decades of variance", 6.0, True, _base(_drift)),
     Measure("SD205", "decades of distance lost", 4.0, True, _base(_distance_left)),

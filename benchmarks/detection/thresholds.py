@@ -119,7 +119,7 @@ def nearest(rows: list[Row], most: int = 5) -> None:
     for r in rows:
         for m in MEASURES:
             value = r.measured.get(m.name, 0.0)
-            if value > 0 and m.threshold > 0 and (m.code in r.codes or not r.codes):
+            if value > 0 and m.decides and (m.code in r.codes or not r.codes):
                 wrong = m.beyond(value) != bool(r.codes)
                 distance = abs(log2(value / m.threshold))
                 found.append((-distance if wrong else distance, f"{r.name}: {m.code} {m.name} {value:.3g} of {m.threshold:g}"))

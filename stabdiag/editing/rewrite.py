@@ -40,6 +40,19 @@ def rewrite(source: Source, location: Location | None, rules: Sequence[Rule]) ->
     return None
 
 
+def rewrite_only(source: Source, rules: Sequence[Rule]) -> str | None:
+    """The text with the one call of the file that a rule fits rewritten; None when there is none, or more than one.
+
+    For findings that mark a layer, where the function behind it is meant.
+    """
+    places: dict[cst.Call, tuple[Match, Template]] = {}
+    for pattern, template in rules:
+        for call in source.all(cst.Call):
+            for match in matches(source, pattern, call):
+                places.setdefault(call, (match, template))
+    return apply(source, *next(iter(places.values()))) if len(places) == 1 else None
+
+
 def nearby(source: Source, marked: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
     """The expressions that belong to the marked one, nearest first, each once."""
     seen: set[int] = set()

@@ -2,7 +2,8 @@
 
 With `fan_in` independent inputs of unit mean square, a weight of standard deviation gain/√fan_in keeps the mean square of the
 signal. Gains: He et al. 2015 (arXiv:1502.01852) for rectifiers, Glorot & Bengio 2010 and LeCun et al. 1998 for tanh, Klambauer
-et al. 2017 (arXiv:1706.02515) for SELU; SiLU and GELU: 1/√E[φ(z)²] for z ~ N(0, 1), by numerical integration.
+et al. 2017 (arXiv:1706.02515) for SELU; SiLU, GELU and softsign: 1/√E[φ(z)²] for z ~ N(0, 1), by numerical
+integration.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from math import prod, sqrt
 
 from stabdiag.evidence.depth import data_of, weights_of
 from stabdiag.evidence.graph import is_layer
+from stabdiag.evidence.nonlinearity import is_relu, squashing
 from stabdiag.finding import Fix
 from stabdiag.trace import Op, Parameter, Run
 
@@ -35,6 +37,8 @@ GAINS = {
     "tanh_": 5 / 3,
     "sigmoid": 1.0,
     "sigmoid_": 1.0,
+    "hardsigmoid": 1.0,
+    "softsign": 2.34,
 }
 NORMALISATIONS = frozenset(
     [
@@ -58,7 +62,7 @@ class LayerScale:
     Attributes:
         op: first execution; parameter: its weight; fan_in: inputs of one unit.
         gain: std(W)·√fan_in; wanted: the gain of the next nonlinearity, 1 where there is none.
-        nonlinearity: aten name of it, "" for none; normalised: whether a normalisation follows before it.
+        nonlinearity: its key in GAINS, "" for none; normalised: whether a normalisation follows before it.
     """
 
     op: Op
@@ -102,7 +106,7 @@ def fan_in_of(run: Run, op: Op, parameter: Parameter) -> int:
 
 
 def behind(run: Run, op: Op, limit: int = 12) -> tuple[str, bool]:
-    """(aten name of the nonlinearity that a layer's result enters, whether it is normalised on the way)."""
+    """(key of GAINS for the nonlinearity that a layer's result enters, whether it is normalised on the way)."""
     front, normalised = list(op.outputs[:1]), False
     for _ in range(limit):
         if not front:
@@ -110,13 +114,20 @@ def behind(run: Run, op: Op, limit: int = 12) -> tuple[str, bool]:
         for reader in run.consumers(front.pop(0)):
             if reader.phase != "forward":
                 continue
-            if reader.name in GAINS:
-                return reader.name, normalised
+            if (name := _nonlinearity(run, reader)) is not None:
+                return name, normalised
             if reader.name in NORMALISATIONS:
                 normalised = True
             if reader.view or reader.name in _TRANSPARENT or reader.name in NORMALISATIONS:
                 front.extend(reader.outputs[:1])
     return "", normalised
+
+
+def _nonlinearity(run: Run, op: Op) -> str | None:
+    """The key of GAINS for an op, whether torch's own or written by hand; None when it is no nonlinearity."""
+    if op.name in GAINS:
+        return op.name
+    return "relu" if is_relu(run, op) else squashing(run, op)
 
 
 def remedy(name: str, nonlinearity: str, *, recurrent: bool = False) -> Fix:

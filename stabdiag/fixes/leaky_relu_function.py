@@ -5,7 +5,7 @@ A unit that is off passes a hundredth of its gradient on, so that it can come ba
 
 from __future__ import annotations
 
-from stabdiag.editing.rewrite import Rule, rewrite
+from stabdiag.editing.rewrite import Rule, rewrite, rewrite_only
 from stabdiag.editing.source import Source
 from stabdiag.finding import Finding
 
@@ -19,5 +19,5 @@ RULES: list[Rule] = [
 
 
 def edit(source: Source, finding: Finding) -> str | None:
-    """Replace the function that the finding marks."""
-    return rewrite(source, finding.location, RULES)
+    """Replace the function that the finding marks, or the only one of the file."""
+    return rewrite(source, finding.location, RULES) or rewrite_only(source, RULES)

@@ -20,9 +20,11 @@ _SATURATING = ("sigmoid", "tanh", "hardtanh", "hardsigmoid", "softsign")
 
 
 def edit(source: Source, finding: Finding) -> str | None:
-    """Replace the function that the finding marks; what it is applied to gets a name where it has none."""
+    """Replace the function that the finding marks, or the only one of the file; what it is applied to gets a name where it has
+    none."""
     marked = source.at(finding.location)
-    for node in nearby(source, marked) if marked is not None else ():
+    saturating = [call for call in source.all(cst.Call) if (made := head(source, call)) is not None and made.op in _SATURATING]
+    for node in (*(nearby(source, marked) if marked is not None else ()), *(saturating if len(saturating) == 1 else ())):
         made = head(source, node)
         if made is None or made.op not in _SATURATING:
             continue

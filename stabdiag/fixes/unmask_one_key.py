@@ -21,10 +21,16 @@ _DROPS = ("masked_fill(x, m, c)", "where(m, c, x)")
 _KEEPS = ("where(m, x, c)", "scaled_dot_product_attention(q, k, v, attn_mask=m)", "scaled_dot_product_attention(q, k, v, m)")
 
 
+_PADDING = ("key_padding_mask", "src_key_padding_mask", "tgt_key_padding_mask", "memory_key_padding_mask")
+
+
 def edit(source: Source, finding: Finding) -> str | None:
     """Take fully masked rows out of the mask; a mask that has no name gets one."""
     marked = source.at(finding.location)
     for node in nearby(source, marked) if marked is not None else ():
+        for argument in node.args if isinstance(node, cst.Call) else ():
+            if argument.keyword is not None and argument.keyword.value in _PADDING:
+                return _opened(source, argument.value, drops=True)
         for pattern in (*_DROPS, *_KEEPS):
             for match in matches(source, pattern, node):
                 value = constant(source, match.bound["c"]) if "c" in match.bound else float("-inf")

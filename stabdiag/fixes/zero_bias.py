@@ -15,7 +15,9 @@ KEEPS_FUNCTION = False
 
 
 def statements(finding: Finding, report: SubjectReport) -> list[str] | None:
-    """All biases that are far from zero, where there are any."""
+    """All biases that are far from zero, where there are any; that of the normalisation which the finding is about."""
+    if "Norm" in report.modules.get(finding.module, ""):
+        return each([finding.module], report.modules, lambda layer: f"nn.init.zeros_({layer}.bias)")
     far = [w for w in report.weights if w.bias and abs(w.bias_mean) > FAR_BIAS]
     leaves = {w.bias.removeprefix(w.module).lstrip(".") for w in far}
     if len(leaves) != 1:

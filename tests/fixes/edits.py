@@ -165,6 +165,17 @@ EDITS: list[tuple[str, str, str]] = [
         "y = F.scaled_dot_product_attention(q, k, v, attn_mask=m | ~m.any(-1, keepdim=True))",
     ),
     (
+        "unmask-one-key",
+        "y, w = «self.attention(x, x, x, key_padding_mask=m)»",
+        "y, w = self.attention(x, x, x, key_padding_mask=m & ~m.all(-1, keepdim=True))",
+    ),
+    ("leaky-relu-function", "a = «nn.Linear(2, 2)»\ny = F.relu(a(x))", "a = nn.Linear(2, 2)\ny = F.leaky_relu(a(x), 0.01)"),
+    (
+        "replace-activation-function",
+        "a = «nn.Linear(2, 2)»\ny = F.softsign(x)",
+        "a = nn.Linear(2, 2)\ny = F.gelu(F.layer_norm(x, x.shape[-1:]))",
+    ),
+    (
         "combine-masks",
         "s = s.masked_fill(a, -math.inf)\ns = s.masked_fill(b, -math.inf)\np = «s.softmax(-1)»",
         "s = s.masked_fill((a | b) & ~(a | b).all(-1, keepdim=True), -math.inf)\np = s.softmax(-1)",

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stabdiag.finding import Finding
-from stabdiag.pipeline import scan_model
+from stabdiag.pipeline import report_on, scan_model
 from stabdiag.request import ScanRequest
 from tests.rule_examples import scanned
+from tests.rules.gradient_zoo import HEALTHY, probed
 
 LOWEST = torch.finfo(torch.float32).min
 
@@ -181,3 +182,8 @@ def test_collapse_is_told_from_a_scaled_attention(
         MODEL.format(std=width**-0.5, scale=width**-0.5, **given), folders[1], precisions=["float32"], select=["SD4"]
     )
     assert soft.findings == []
+
+
+def test_attention_over_one_token_is_no_singleton_softmax() -> None:
+    trace = probed(HEALTHY["attention_on_one_token"](0, 32, 8))
+    assert "SD612" not in {f.code for f in report_on(trace, ScanRequest("model")).findings}

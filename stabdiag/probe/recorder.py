@@ -199,7 +199,7 @@ class Recorder:
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             if run.precision in ("float64", "float32"):
                 run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
-            return [part(t) for t in found]
+            return [part(t) for t in found if stats.has_memory(t)]
 
 
 def backward(loss: Tensor, scale: float) -> None:

@@ -252,11 +252,16 @@ def coprime_stride(count: int, size: int) -> int:
     return max(stride, 1)
 
 
+def has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor holds its elements itself: no subclass with a dispatch of its own, which wraps others."""
+    kind = type(tensor)
+    return kind is Tensor or kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
 def _readable(tensor: Tensor) -> bool:
     """Whether the elements lie in memory of the tensor's own, as its shape and strides say."""
-    kind = type(tensor)
     return (
-        (kind is Tensor or kind.__torch_dispatch__ is Tensor.__torch_dispatch__)
+        has_memory(tensor)
         and not torch.nn.parameter.is_lazy(tensor)
         and tensor.layout is torch.strided
         and not tensor.is_meta

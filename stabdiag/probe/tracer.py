@@ -103,7 +103,10 @@ class Tracer(EagerMode):
 
     def _new_value(self, kind: str, name: str, op: int | None, tensor: Tensor) -> int:
         values = self.run.values
-        values.append(Value(kind, name, op, str(tensor.dtype)[6:], tuple(tensor.shape)))
+        shape: tuple[int, ...] = tuple(tensor.shape)
+        if not stats.has_memory(tensor):  # the lengths of a nested tensor are no numbers
+            shape = tuple(n if isinstance(n, int) else -1 for n in shape)
+        values.append(Value(kind, name, op, str(tensor.dtype)[6:], shape))
         self._layers.append("")
         return len(values) - 1
 

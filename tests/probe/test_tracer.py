@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.probe.recording import names, record
+from stabdiag import trace_file
+from stabdiag.probe.runner import probe
+from stabdiag.request import ScanRequest
+from tests.probe.recording import names, record, subject_of
 
 
 class Functional(nn.Module):
@@ -212,3 +215,20 @@ def test_unit_dimension_is_followed_through_layouts() -> None:
     assert run.values[relu.outputs[0]].unit_dim == 1
     assert run.values[relu.inputs[0]].unit_dim == 1
     assert run.values[sigmoid.outputs[0]].unit_dim == 2
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_outputs_that_wrap_other_tensors_are_left_alone() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.fc(x)
+            return y, torch.nested.nested_tensor([y[0], y[1]], layout=torch.jagged)
+
+    request = ScanRequest("model.py")
+    trace = probe(subject_of(Net(), torch.randn(16, 8), loss=lambda out: out[0].square().mean()), request)
+    assert all(run.error is None for run in trace.runs)
+    assert trace_file.loads(trace_file.dumps(trace)).run("float32") is not None

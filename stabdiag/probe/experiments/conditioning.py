@@ -70,8 +70,8 @@ def _told_by_rounding(trace: Trace, reference: Run) -> dict[str, Any] | None:
     """What a 16-bit run tells: its parameters and inputs were rounded, which is `rounding` with a smaller step.
 
     Only where every run's error is so small that no criterion asks for more than κ's order of magnitude, and no choice fell
-    differently. Rounding moves an element by up to u, 0.58 u in root mean square; the κ of 31 healthy architectures is 1.2 to
-    1.9 times the error over u, hence the factor.
+    differently. Rounding moves an element by u at most, so the error over u stays below κ: over 31 healthy architectures κ is
+    1.0 to 2.6 times it, 1.5 in the median.
     """
     runs = [r for r in trace.runs if r.precision != "float64" and not r.step and not r.seed]
     told = [r for r in runs if precision(r.precision).cast in HALF]

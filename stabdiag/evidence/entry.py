@@ -16,7 +16,13 @@ def is_entry(run: Run, op: Op) -> bool:
 
 def inputs_before(run: Run, op: Op) -> list[str]:
     """Names of the model inputs that a layer op reads directly or through plain arithmetic; empty when a layer lies between."""
+    return way_of_data(run, op)[0]
+
+
+def way_of_data(run: Run, op: Op) -> tuple[list[str], set[str]]:
+    """As `inputs_before`, and the names of the ops of that arithmetic."""
     names: list[str] = []
+    passed: set[str] = set()
     stack, seen = [data_of(run, op)], set()
     while stack:
         value_id = stack.pop()
@@ -30,6 +36,7 @@ def inputs_before(run: Run, op: Op) -> list[str]:
         if made_by is None:
             continue
         if made_by.name in _TABLES or is_layer(run, made_by):
-            return []
+            return [], set()
+        passed.add(made_by.name)
         stack.extend(made_by.inputs)
-    return names
+    return names, passed

@@ -71,9 +71,9 @@ def loss(output):
 
 ## What it does not detect
 Gates that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread): their gradient is
-small but moves them when it pays, which a hard gate in its flat part cannot, so that one counts. Sigmoids that are the model's
-output where the loss is a cross-entropy (its gradient p - y does not vanish) or not declared, sigmoids inside the loss, softmax
-(SD402), and ReLU6 above 6.
+small but moves them when it pays, which a hard gate in its flat part cannot, so that one counts. Sigmoids of what is masked
+with -inf, sigmoids that are the model's output where the loss is a cross-entropy (its gradient p - y does not vanish) or not
+declared, sigmoids inside the loss, softmax (SD402), and ReLU6 above 6.
 
 ## Thresholds
 - `error_share` = 0.5: lower 95 % bound of the share of saturated elements, or of units saturated on 95 % of their samples.
@@ -223,12 +223,14 @@ def check(
 
 
 def collect(run: Run, deliberate: float) -> list[Evidence]:
-    """The evidence of every site of a run whose results are finite; gates that a bias holds count as working."""
+    """The evidence of every site of a run whose operands and results are finite (an operand of -inf masks: an expert that was
+    not chosen); gates that a bias holds count as working."""
     batch, found = batch_size(run), []
     for kind in SQUASHING_OPS:
         for site in sites(run, f"flat-{kind}").values():
             outs = [value.stats for op in site.ops if (value := run.output_of(op)) is not None]
-            if any(s is None or s.nonfinite for s in outs):
+            into = [run.values[run.behind_views(op.inputs[0])].stats for op in site.ops]
+            if any(s is None or s.nonfinite for s in outs) or any(s is not None and s.nonfinite for s in into):
                 continue
             facts = site.facts
             units, rows = len(facts["flat"]), facts["sampled"]

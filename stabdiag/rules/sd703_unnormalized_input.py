@@ -17,8 +17,10 @@ batches.
 The place is the line of `example_inputs` that made the data, where that is known, else the line where it enters the model.
 
 Only declared data is judged: synthetic inputs say nothing about data. Ids go to tables and masks to comparisons or
-products, never into a layer, so they do not count. A normalisation directly behind the layer makes it scale-free: the scale
-is then silent, and a ratio a warning at most.
+products, never into a layer, so they do not count. Where sines or cosines are made of the data on the way (the embedding of
+a time step or position), a feature smaller than 1 counts as 1 for the ratio: the slow waves of small times are meant to be
+small. A normalisation directly behind the layer makes it scale-free: the scale is then silent, and a ratio a warning at
+most.
 
 ## Why it matters
 Saturated units, an initial loss far above that of guessing, a learning rate that is right for one feature and 1000 times
@@ -108,7 +110,7 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Any
 
-from stabdiag.evidence.entry import inputs_before, is_entry
+from stabdiag.evidence.entry import is_entry, way_of_data
 from stabdiag.evidence.initialisation import behind
 from stabdiag.evidence.units import probed
 from stabdiag.finding import Finding, Fix, Severity
@@ -118,6 +120,7 @@ from stabdiag.trace import Op, Run, Trace
 
 explains = ("SD303", "SD705")
 MOST_FEATURES = 512
+WAVES = ("sin", "cos")
 RESULT_WARNING, RESULT_ERROR = 3.0, 10.0  # root mean square of what the layer makes of the data
 
 
@@ -166,10 +169,13 @@ def check(
     told: set[tuple[str, ...]] = set()
     for op in run.phase("forward"):
         fact = next((op.facts[m.name] for m in MEASUREMENTS if m.name in op.facts), None)
-        names = tuple(sorted(inputs_before(run, op))) if fact is not None else ()
-        if fact is None or names in told:
+        if fact is None:
             continue
-        judged = _judge(run, op, fact, share, mean_square, ratio, error_ratio)
+        inputs, passed = way_of_data(run, op)
+        names = tuple(sorted(inputs))
+        if names in told:
+            continue
+        judged = _judge(run, op, fact, not passed.isdisjoint(WAVES), share, mean_square, ratio, error_ratio)
         if judged is not None:
             told.add(names)
             severity, said, label = judged
@@ -177,7 +183,7 @@ def check(
 
 
 def _judge(
-    run: Run, op: Op, fact: dict[str, Any], share: float, mean_square: float, ratio: float, error_ratio: float
+    run: Run, op: Op, fact: dict[str, Any], waves: bool, share: float, mean_square: float, ratio: float, error_ratio: float
 ) -> tuple[Severity, str, str] | None:
     if fact["nonfinite"] and any(run.values[i].kind == "input" for i in map(run.behind_views, op.inputs)):
         return Severity.ERROR, f"{fact['nonfinite']} of {fact['elements']} input elements are NaN or infinite", "not finite"
@@ -188,7 +194,7 @@ def _judge(
     made = result.stats.rms if result is not None and result.stats is not None else 0.0
     rms = sqrt(fact["all_sum_sq"] / fact["elements"])
     scales = [sqrt(s / fact["rows"]) for s in fact["sum_sq"] if s > 0]
-    spread = max(scales) / min(scales) if scales else 1.0
+    spread = max(scales) / max(min(scales), 1.0 if waves else 0.0) if scales else 1.0
     if spread > ratio:
         severity = Severity.ERROR if spread > error_ratio and not normalised else Severity.WARNING
         said = f"input features differ in scale by {spread:.2g}: root mean squares from {min(scales):.2g} to {max(scales):.2g}"

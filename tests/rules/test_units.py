@@ -291,7 +291,50 @@ def loss(y):
     return F.cross_entropy(y, labels(48, 2))
 """
 
+WAVES = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.out = nn.Linear(32, 48), nn.Linear(48, 2)
+
+    def forward(self, times):
+        angles = times[:, None] * torch.logspace(0, -4, 16)
+        return self.out(torch.tanh(self.one(torch.cat([angles.sin(), angles.cos()], 1))))
+
+
+def example_inputs():
+    return (torch.rand(48, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(y):
+    return F.cross_entropy(y, labels(48, 2))
+"""
+
+ROUTER = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.router, self.experts = nn.Linear(24, 8), nn.ModuleList(nn.Linear(24, 24) for _ in range(8))
+        self.out = nn.Linear(24, 3)
+
+    def forward(self, x):
+        best, chosen = self.router(x).topk(2, -1)
+        scores = torch.sigmoid(torch.full((len(x), 8), float("-inf")).scatter(1, chosen, best))
+        x = x + sum(scores[:, i : i + 1] * expert(x) for i, expert in enumerate(self.experts))
+        return self.out(x)
+
+
+def example_inputs():
+    return (torch.randn(64, 24, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(y):
+    return F.cross_entropy(y, labels(64, 3))
+"""
+
 CASES = {
+    "waves": (WAVES, "", "", "", ""),
+    "router": (ROUTER, "", "", "", ""),
     "few samples": (FEW_SAMPLES, "SD201", "error", "0.6, 0.0", "0.0, 0.0"),
     "dies": (DIES, "SD201", "error", "lr=5.0", "lr=0.05"),
     "helper": (HELPER, "SD201", "error", "-0.3, 0.0", "-0.3, 0.3"),

@@ -149,10 +149,10 @@ def headroom(run: Run, precision: str) -> tuple[float, Op] | None:
             continue
         if (output.dtype != limits.name if held is None else op.outputs[0] not in held) or not is_live(run, op.index):
             continue
-        if any(_is_constant(run, v, output.stats) for v in op.inputs):
-            continue
         bits = output.stats.headroom(limits)
-        if isfinite(bits) and (best is None or bits < best[0]):
+        if not isfinite(bits) or (best is not None and bits >= best[0]):
+            continue
+        if from_data(run, op.outputs[0]) and not any(_is_constant(run, v, output.stats) for v in op.inputs):
             best = (bits, op)
     return best
 

@@ -188,6 +188,15 @@ def depends_on_input(run: Run, value_id: int, limit: int = 400) -> bool:
     return not limit
 
 
+def is_masked(run: Run, value_id: int) -> bool:
+    """Whether a value holds infinities, or large negative numbers that a masking op put there."""
+    value = run.values[value_id := run.behind_views(value_id)]
+    if value.stats is None or not (value.stats.nonfinite or _masks(value)):
+        return False
+    origin = mask_origin(run, value_id)
+    return value.stats.nonfinite > 0 or (origin is not None and origin.name.rstrip("_") in _MASKING)
+
+
 def mask_origin(run: Run, value_id: int, limit: int = 40) -> Op | None:
     """The op that put the mask into a row of logits: the last masked_fill or where, or the addition of which two large
     negatives gave -inf. None when the logits came masked from outside."""

@@ -11,11 +11,12 @@ for words that do not occur are small and unimportant. Both times are judged, be
 ReZero and zero-initialised heads get their gradient as soon as the first steps have moved the scale. The backward pass is
 really run, because a gradient flushed at the loss takes those of all parameters along, whatever their own size.
 
-With the best loss scale: f(S) is the share of non-zero reference gradient elements of parameters with |S·g| < 2^-25, half
-of the smallest subnormal number. Error when f(S*) > 5 %, S* = the largest power of two with max|S·g| ≤ 65504/8: no one
-scale holds the largest and the smallest gradients. Warning when f(2^16) > 1 %, at the scale that `torch.amp.GradScaler`
-starts from. Tensors whose gradient is zero mathematically (a key bias before softmax, a bias before a normalisation) carry
-float noise and are left out: their float32 and float64 gradients differ by more than ten times.
+With the best loss scale: f(S) is the share of trained elements in tensors that are lost in the same sense, more than half of
+the energy of the float32 gradient lying in elements with |S·g| < 2^-25, half of the smallest subnormal number. Error when
+f(S*) > 5 %, S* = the largest power of two with max|S·g| ≤ 65504/8: no one scale holds the largest and the smallest gradients.
+Warning when f(2^16) > 1 %, at the scale that `torch.amp.GradScaler` starts from. Tensors whose gradient is zero
+mathematically (a key bias before softmax, a bias before a normalisation) carry float noise and are left out: their float32
+and float64 gradients differ by more than ten times.
 
 ## Why it matters
 A gradient that is zero trains nothing, and nothing is printed: the loss just stops falling in float16.
@@ -139,9 +140,10 @@ def check(
             severity = Severity.ERROR if unscaled > lost else Severity.WARNING
             said = f"without loss scaling {unscaled:.0%} of the parameters get no {format.name} gradient, at steps 0 and 2"
         elif best > best_scale:
-            severity, said = Severity.ERROR, f"{best:.1%} of the gradient elements are lost at any loss scale"
+            severity, said = Severity.ERROR, f"{best:.0%} of the parameters get no {format.name} gradient at any loss scale"
         elif first > first_scale and scale >= FIRST_SCALE:
-            severity, said = Severity.WARNING, f"{first:.1%} of the gradient elements are lost at the first loss scale, 2^16"
+            severity = Severity.WARNING
+            said = f"{first:.0%} of the parameters get no {format.name} gradient at the first loss scale, 2^16"
         else:
             continue
         yield _finding(trace, base, op, precision, format, severity, said, scale, (unscaled, best, first))
@@ -164,14 +166,14 @@ def _trained(trace: Trace, base: Run) -> list[Parameter]:
 
 
 def _share(parameters: list[Parameter], format: Format, scale: float) -> float:
-    """f(S) over all elements of the parameters."""
-    total = gone = 0.0
+    """f(S): share of the elements that are not zero in tensors that lose more than half of their energy."""
+    total = gone = 0
     for p in parameters:
         if p.gradient is None or not p.gradient.sampled:
             continue
-        elements = (p.gradient.count - p.gradient.zeros) or 0
+        elements = p.gradient.count - p.gradient.zeros
         total += elements
-        gone += elements * (p.gradient.underflow(format, scale) if p.gradient.histogram else 0.0)
+        gone += elements if p.gradient.energy_below(format.smallest / 2 / scale) > 0.5 else 0
     return gone / total if total else 0.0
 
 
@@ -227,11 +229,11 @@ def _finding(
         "",
         "",
         severity,
-        said + (f"; a scale of {power} keeps {1 - best:.1%} of the elements" if repaired else ""),
+        said + (f"; a scale of {power} keeps {1 - best:.0%}" if repaired else ""),
         **{**at(op), "phase": "backward"},
         precisions=[precision],
         label=f"gradients behind this line are below {format.smallest / 2:.1g}",
-        notes=[f"evidence: lost without scaling {unscaled:.1%}, at 2^{log2(scale):.0f} {best:.1%}, at 2^16 {first:.1%}"],
+        notes=[f"evidence: lost without scaling {unscaled:.0%}, at 2^{log2(scale):.0f} {best:.0%}, at 2^16 {first:.0%}"],
         evidence={
             "lost_unscaled": round(unscaled, 4),
             "lost_at_best_scale": round(best, 4),

@@ -72,8 +72,8 @@ def loss(output):
 ## What it does not detect
 Gates that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread): their gradient is
 small but moves them when it pays, which a hard gate in its flat part cannot, so that one counts. Sigmoids of what is masked
-with -inf, sigmoids that are the model's output where the loss is a cross-entropy (its gradient p - y does not vanish) or not
-declared, sigmoids inside the loss, softmax (SD402), and ReLU6 above 6.
+(-inf and the like), sigmoids that are the model's output where the loss is a cross-entropy (its gradient p - y does not vanish)
+or not declared, sigmoids inside the loss, softmax (SD402), and ReLU6 above 6.
 
 ## Thresholds
 - `error_share` = 0.5: lower 95 % bound of the share of saturated elements, or of units saturated on 95 % of their samples.
@@ -99,6 +99,7 @@ from stabdiag.evidence.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.initialisation import LayerScale, as_code, layer_scales, remedy
 from stabdiag.evidence.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
 from stabdiag.evidence.origin import bias_behind, enlarged_by
+from stabdiag.evidence.softmax import is_masked
 from stabdiag.evidence.unit_facts import ROWS, rows_of
 from stabdiag.evidence.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
@@ -223,14 +224,13 @@ def check(
 
 
 def collect(run: Run, deliberate: float) -> list[Evidence]:
-    """The evidence of every site of a run whose operands and results are finite (an operand of -inf masks: an expert that was
-    not chosen); gates that a bias holds count as working."""
+    """The evidence of every site of a run whose results are finite and whose operands are not masked (an expert that was not
+    chosen, a token of the future); gates that a bias holds count as working."""
     batch, found = batch_size(run), []
     for kind in SQUASHING_OPS:
         for site in sites(run, f"flat-{kind}").values():
             outs = [value.stats for op in site.ops if (value := run.output_of(op)) is not None]
-            into = [run.values[run.behind_views(op.inputs[0])].stats for op in site.ops]
-            if any(s is None or s.nonfinite for s in outs) or any(s is not None and s.nonfinite for s in into):
+            if any(s is None or s.nonfinite for s in outs) or any(is_masked(run, op.inputs[0]) for op in site.ops):
                 continue
             facts = site.facts
             units, rows = len(facts["flat"]), facts["sampled"]

@@ -62,7 +62,9 @@ def loss(logits):
 
 ## What it does not detect
 A loss below ln C (a trained model, an imbalanced data set). Losses that are inferred, summed over samples, or no cross-entropy.
-Focal losses and priors in the bias start elsewhere on purpose and are not cross-entropies to this rule.
+Focal losses and priors in the bias start elsewhere on purpose and are not cross-entropies to this rule. Nor is a margin
+judged that the model takes from the logit of the label (ArcFace, CosFace): told by the labels' logits, which lie below those of
+the other classes by more than four standard errors over the classes; wild logits are as often above.
 
 ## Thresholds
 - `above` = 1.0 nat over ln C. For logits of standard deviation s the expected excess is s²/2: 1 nat is s = 1.4. Default
@@ -75,15 +77,38 @@ Karpathy 2019, A Recipe for Training Neural Networks ("verify loss @ init").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import log, prod
+from typing import Any
 
 from stabdiag.evidence.author_line import line_of_op
 from stabdiag.evidence.origin import enlarged_by
 from stabdiag.finding import Finding, Fix, Severity, at
+from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
 MEAN = 1  # torch's code of the reduction
+LEAST_CLASSES, ROWS = 4, 512
+
+
+def _label_gap(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How far the log-probability of the label lies from the mean of the other classes, over at most `ROWS` samples: number of
+    classes among the labels, sum and sum of squares of their averages."""
+    if inputs[0].dim() != 2 or inputs[0].shape[1] < LEAST_CLASSES:
+        return None
+    step = -(-inputs[0].shape[0] // ROWS)
+    log_p, labels = inputs[0].detach()[::step].double(), inputs[1].detach()[::step]
+    classes = log_p.shape[1]
+    counted = ((labels >= 0) & (labels < classes)).double()
+    labels = labels.clamp(0, classes - 1)
+    own = log_p.gather(1, labels[:, None]).squeeze(1)
+    gap = (own - (log_p.sum(1) - own) / (classes - 1)) * counted
+    count = counted.new_zeros(classes).index_add_(0, labels, counted)
+    each = counted.new_zeros(classes).index_add_(0, labels, gap) / count.clamp(min=1)
+    return {"classes": (count > 0).sum(), "gap": each.sum(), "gap_sq": each.square().sum()}
+
+
+MEASUREMENTS = (Measurement("label-gap", ("nll_loss_forward",), _label_gap),)
 
 
 def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterator[Finding]:
@@ -99,7 +124,7 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
         classes, samples, logits = found
         start = abs(value.stats.mean)
         factor = enlarged_by(run, logits)
-        if samples >= least_samples and start > log(classes) + above:
+        if samples >= least_samples and start > log(classes) + above and not _has_margin(op):
             yield Finding(
                 "",
                 "",
@@ -115,6 +140,17 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
                 ],
                 **at(op) | ({"location": line_of_op(trace, factor)} if factor is not None else {}),
             )
+
+
+def _has_margin(op: Op) -> bool:
+    """Whether the labels' own logits are low throughout, four standard errors over the classes: a margin that the model takes
+    from them (ArcFace, CosFace), which costs guessing more than ln C."""
+    fact = op.facts.get("label-gap")
+    if fact is None or fact["classes"] < LEAST_CLASSES:
+        return False
+    n, mean = fact["classes"], fact["gap"] / fact["classes"]
+    variance = max(0.0, fact["gap_sq"] / n - mean * mean) / (n - 1)
+    return bool(mean < 0 and mean * mean > 16 * variance)
 
 
 def _cross_entropy(run: Run, op: Op) -> tuple[int, int, int] | None:

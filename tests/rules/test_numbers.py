@@ -131,6 +131,14 @@ m = m.masked_fill(torch.ones_like(m, dtype=torch.bool).triu(1), torch.finfo(x.dt
 return self.n((s + m + m).softmax(-1) @ x)""",
         "torch.randn(2, 8, 16, generator=g)",
     ),
+    "mask-by-arithmetic": model(
+        """self.q, self.k = nn.Linear(16, 16), nn.Linear(16, 16)
+self.register_buffer("seen", torch.ones(8, 8).tril())""",
+        """s = self.q(x) @ self.k(x).transpose(1, 2) / 4
+s = s * self.seen + -1e4 * (1 - self.seen)
+return s.softmax(-1) @ x""",
+        "torch.randn(2, 8, 16, generator=g)",
+    ),
     "sanitised-where": model(
         "self.a, self.o = nn.Linear(16, 16), nn.Linear(16, 3)",
         """h = self.a(x)

@@ -332,7 +332,28 @@ def loss(y):
     return F.cross_entropy(y, labels(64, 3))
 """
 
+MARGIN = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.classes = nn.Linear(24, 512), nn.Parameter(torch.empty(8, 512))
+        nn.init.xavier_uniform_(self.classes)
+
+    def forward(self, x, y):
+        cosine = F.linear(F.normalize(self.body(x)), F.normalize(self.classes))
+        return 30 * (cosine - 0.35 * F.one_hot(y, 8))
+
+
+def example_inputs():
+    return torch.randn(64, 24, generator=torch.Generator().manual_seed(1)), labels(64, 8)
+
+
+def loss(y):
+    return F.cross_entropy(y, labels(64, 8))
+"""
+
 CASES = {
+    "margin": (MARGIN, "", "", "", ""),
     "waves": (WAVES, "", "", "", ""),
     "router": (ROUTER, "", "", "", ""),
     "few samples": (FEW_SAMPLES, "SD201", "error", "0.6, 0.0", "0.0, 0.0"),

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from stabdiag.evidence.expressions.forms import REPLACEABLE, Expression, expressions
+from stabdiag.evidence.expressions.forms import EXP, REPLACEABLE, Expression, expressions
 from stabdiag.probe import ascent
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
@@ -164,6 +164,8 @@ def _inner(op: Op, run: Run) -> int:
 
 def _confirmed(expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account) -> dict[str, Any]:
     sources = [i for i in expression.upstream.sources if not _fixed(base, excerpts, i)]
+    if expression.form == EXP:  # data stay what they are where they meet what layers make: old log-probabilities, times
+        sources = [i for i in sources if base.values[i].kind != "input"] or sources
     if not sources:
         return {"status": "fixed"}
     sub = Subexpression(

@@ -434,6 +434,10 @@ STABLE: dict[str, tuple[str, str]] = {
         "return F.log_softmax(self.a(h), 1), torch.softmax(self.b(h), 1)",
         "return F.kl_div(out[0], out[1], reduction='batchmean')",
     ),
+    "ratio of policies": (
+        "action = F.log_softmax(self.a(h), -1)[I, T]\nreturn (action - x[:, 0]).exp()",
+        "return -torch.min(out, out.clamp(0.8, 1.2)).mean()",
+    ),
     "exp of half": (
         "m, v = self.a(h), self.b(h)\nreturn m + torch.exp(0.5 * v.clamp(-20, 20)) * torch.randn_like(m)",
         "return out.pow(2).mean()",

@@ -16,9 +16,12 @@ from stabdiag.formats import Format
 from stabdiag.trace import Op, Run, Value
 
 # Ops that write a constant into a tensor: an infinity in their arguments is the author's intention.
-WRITES_A_CONSTANT = frozenset(
-    ["masked_fill", "masked_fill_", "full", "full_like", "new_full", "fill", "fill_", "where", "scalar_tensor", "index_fill"]
-)
+# fmt: off
+WRITES_A_CONSTANT = frozenset((
+    "masked_fill", "masked_fill_", "full", "full_like", "new_full", "fill", "fill_", "where", "scalar_tensor", "index_fill",
+    "constant_pad_nd",
+))
+# fmt: on
 HEALED_WRONG = 0.5  # relative error of a finite result made from a non-finite one; an unharmed result has at most a few u
 
 

@@ -5,10 +5,11 @@ Fits a line to log10 of the variance of the signal at the stations of the main p
 against their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The drift is slope ·
 stations. A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift
 above `error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a
-residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. Two thirds of
-these limits must also be kept with every other seed and after two optimizer steps. Where the main path shows no drift, the
-same is asked of the path from where most must be passed (a state that starts at zero and is refined from a context) and of
-the layers of the longest way (past which dense connections and long skips lead).
+residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The order must
+explain `explained` of how the logarithm varies along the path (its squared correlation): a signal that falls and rises again
+drifts nowhere. Two thirds of these limits must also be kept with every other seed and after two optimizer steps. Where the
+main path shows no drift, the same is asked of the path from where most must be passed (a state that starts at zero and is
+refined from a context) and of the layers of the longest way (past which dense connections and long skips lead).
 
 ## Why it matters
 Twelve more layers and the signal leaves the format's range, or the last layers see only biases. Gradients drift with it.
@@ -87,11 +88,12 @@ drift over time steps (SD101, SD102).
 - `slope` = 0.15: decades of variance per station, the same as SD101's for gradients.
 - `warning_decades` = 3.0, `error_decades` = 6.0: over the whole path. 69 healthy models
   (`benchmarks/detection/thresholds.py`): median 0.01, 75 % 0.5, largest 1.3, of 42 more 3.3 in one whose stream nothing
-  normalises; defective ones 11 to 17. One healthy model drifts
-  by 62 decades as built (a weight scale of 0.02 in front of normalisations with an epsilon of 1e-3) and recovers within two
-  steps.
+  normalises; defective ones 11 to 17. One healthy model drifts by 62 decades as built (a weight scale of 0.02 in front of
+  normalisations with an epsilon of 1e-3) and recovers within two steps.
 - `sustained` = 0.5: slope of the second half over the whole slope. 1.0 for compounding growth; 0.15 at 16 stations of a
   residual stream.
+- `explained` = 0.5. Compounding growth and decay 0.95 to 1; a path through embeddings, convolutions and pools of their own
+  scales 0.3.
 - `least_stations` = 8.
 - `kept` = 2/3: thirty Xavier layers in front of ReLU drift by -8.6 decades as built, by -3.9 after two steps of AdamW, whose
   biases then carry what is left.
@@ -107,7 +109,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from math import log10
-from statistics import median
+from statistics import correlation, median
 
 from stabdiag.evidence.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph import Station, deepest_path, layers_of_longest_way, main_path
@@ -126,13 +128,15 @@ class Drift:
     """log10 variance along the main path.
 
     Attributes:
-        stations, logs: the fitted part of the path; slope: decades per station; later: slope of its second half.
+        stations, logs: the fitted part of the path; slope: decades per station; later: slope of its second half; explained:
+            share of the variation of `logs` that goes with their order.
     """
 
     stations: list[Station]
     logs: list[float]
     slope: float
     later: float
+    explained: float
 
     @property
     def decades(self) -> float:
@@ -147,6 +151,7 @@ def check(
     warning_decades: float = 3.0,
     error_decades: float = 6.0,
     sustained: float = 0.5,
+    explained: float = 0.5,
     least_stations: int = 8,
     kept: float = 2 / 3,
 ) -> Iterator[Finding]:
@@ -158,6 +163,7 @@ def check(
             and abs(drift.slope) > share * slope
             and abs(drift.decades) > share * warning_decades
             and drift.later / drift.slope >= share * sustained
+            and drift.explained >= share * explained
         )
 
     run = trace.run("float32")
@@ -224,7 +230,8 @@ def drift_of(path: list[Station]) -> Drift | None:
     if len(stations) < 4:
         return None
     logs = [2 * log10(s.forward.std) for s in stations if s.forward is not None]
-    return Drift(stations, logs, theil_sen(logs), theil_sen(logs[len(logs) // 2 :]))
+    explained = correlation(range(len(logs)), logs) ** 2 if min(logs) < max(logs) else 0.0
+    return Drift(stations, logs, theil_sen(logs), theil_sen(logs[len(logs) // 2 :]), explained)
 
 
 def theil_sen(values: list[float]) -> float:

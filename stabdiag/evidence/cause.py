@@ -11,7 +11,7 @@ from statistics import median
 from stabdiag.evidence.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.depth import Course, data_of, gradient_of, weights_of
 from stabdiag.evidence.graph import is_layer
-from stabdiag.evidence.initialisation import GAINS, behind, layer_scales, remedy
+from stabdiag.evidence.initialisation import GAINS, as_code, behind, layer_scales, remedy
 from stabdiag.finding import Fix
 from stabdiag.trace import Location, Op, Run, Trace
 
@@ -23,6 +23,7 @@ class Cause:
     Attributes:
         text: one clause with the measured fact.
         module, op, location: the place to edit; width: units of the layer there, 0 if unknown.
+        factor: name of the parameter that multiplies the state at every step, "" where none does.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Cause:
     location: Location | None
     width: int = 0
     fixes: list[Fix] = field(default_factory=list)
+    factor: str = ""
 
 
 def cause_of_loss(trace: Trace, run: Run, course: Course) -> Cause:
@@ -57,7 +59,11 @@ def cause_of_growth(trace: Trace, run: Run, course: Course) -> Cause:
         text = f"{len(streams)} branches add to the stream and each multiplies its gradient by {10**-course.slope:.2g}"
         scale = (2 * len(streams)) ** -0.5
         fixes = [Fix("scale-branches", "scale each branch by 1/√(2N)", f"x = x + block(x) * {scale:.3f}")]
-    return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, op), fixes)
+    factor = next((v.name for i in op.inputs if (v := run.values[run.behind_views(i)]).kind == "parameter"), "")
+    if factor and course.in_steps:
+        text = f"every step multiplies by `{factor}`, and with it the gradient by {10**times:.2g} (median)"
+        fixes = [Fix("unit-factor", "let the factor that carries the state start at 1", f"nn.init.ones_({as_code(factor)})")]
+    return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, op), fixes, factor)
 
 
 def shares(run: Run, course: Course) -> dict[int, float]:

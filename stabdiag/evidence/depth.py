@@ -6,6 +6,7 @@ on decades (log10 units), so that a loss multiplied by a constant changes nothin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from stabdiag.trace import Op, Run, Stats, Trace, Value
 
 LEAST_TIME_STEPS = 8
 END = 0.1  # share of a sequence whose mean is its first or last value
+REPEATED = 0.8  # share of a sequence that one place of the code makes when it is run step after step
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class Course:
         steps = [a - b for a, b in pairwise(self.logs)]
         total = sum(steps)
         return total - (min(steps) if total < 0 else max(steps))
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether nearly all positions are one place of the code run again and again, whatever hands the state on: time."""
+        repeated = max(Counter(op.site for op in self.ops).values())
+        return repeated >= LEAST_TIME_STEPS and repeated > REPEATED * len(self.ops)
 
     @property
     def typical_step(self) -> float:

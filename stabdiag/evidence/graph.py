@@ -144,6 +144,8 @@ def _from_parameters(run: Run, value_id: int, steps: int = 40) -> bool:
                 return False
             found |= value.kind == "parameter" and len(value.shape) >= 2
             continue
+        if not op.recording:  # the power iteration of a spectral norm, which goes on from call to call
+            continue
         steps -= 1
         if steps < 0:
             return False

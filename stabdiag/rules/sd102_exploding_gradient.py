@@ -5,8 +5,9 @@ S_l, D and s are those of SD101: the norm of the loss gradient along the main pa
 per layer. Error when D ≥ 3 and s ≤ -0.15, warning when D ≥ 3 and s ≤ -0.10 or D ≥ 2 and s ≤ -0.15; without its largest
 single step, two thirds of D must remain, so that one badly scaled place is not taken for compounding growth. Over time, at
 the state that a recurrence of eight or more steps hands on, the same: error at s ≤ -0.05, warning at s ≤ -0.02 decades per
-step. Error too when float32 gradients of parameters overflow although every forward value and the loss are finite and
-float64 shows what they should have been.
+step; and so where the main path is one line run again and again, whatever factor carries the state. Error too when float32
+gradients of parameters overflow although every forward value and the loss are finite and float64 shows what they should have
+been.
 
 ## Why it matters
 The first step of an optimizer throws the early layers to where nothing is left to learn from, the loss becomes NaN a few
@@ -127,6 +128,8 @@ def check(
         found = True
     course = over_depth(run)
     unrolled = course is not None and any(c.decades > UNROLLED * course.decades for c in in_time)
+    if course is not None and course.in_steps:
+        error_slope, warning_slope = time_slope, time_warning_slope
     if (
         course is not None
         and not unrolled
@@ -171,12 +174,13 @@ def clipping(trace: Trace) -> Fix:
 
 def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> Finding:
     cause = cause_of_growth(trace, run, course)
+    place = "step" if course.in_steps else "layer"
     return Finding(
         "",
         "",
         severity,
         f"the loss gradient grows {10**course.decades:.2g} times from `{course.ops[-1].layer}` back to "
-        f"`{course.ops[0].layer}`: {-course.slope:.2f} decades per layer over {len(course.norms)} layers",
+        f"`{course.ops[0].layer}`: {-course.slope:.2f} decades per {place} over {len(course.norms)} {place}s",
         module=cause.module,
         op=cause.op,
         phase="backward",
@@ -190,6 +194,7 @@ def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> F
             "gradient_norm": gradient_norm(trace),
             "layers": len(course.norms),
             "log10_norms": [round(v, 3) for v in course.logs],
+            **({"factor": cause.factor} if cause.factor else {}),
         },
         fixes=[
             *cause.fixes,

@@ -97,6 +97,25 @@ def example_inputs():
     return (torch.randn(8, 60, 8, generator=torch.Generator().manual_seed(1)),)
 """
 )
+FACTOR = (
+    HEAD
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.decay, self.enter, self.fc = nn.Parameter(torch.full((32,), 1.2)), nn.Linear(8, 32), nn.Linear(32, 1)
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 32)
+        for t in range(x.shape[1]):
+            h = self.decay * h + self.enter(x[:, t])
+        return self.fc(h)
+
+def example_inputs():
+    return (torch.randn(8, 60, 8, generator=torch.Generator().manual_seed(1)),)
+"""
+)
 ATTENTION = (
     HEAD
     + """
@@ -203,6 +222,7 @@ CASES = [
     ("zero-init-branch", "SD203", RESIDUAL),
     ("qk-norm", "SD405", ATTENTION),
     ("orthogonal-init", "SD102", RECURRENT),
+    ("unit-factor", "SD102", FACTOR),
     ("identity-recurrence", "SD102", RECURRENT),
     ("gated-recurrence", "SD102", RECURRENT),
     ("gru", "SD102", RECURRENT),

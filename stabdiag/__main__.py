@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -9,6 +10,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from stabdiag.cli import run
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # whoever cancels a job ends the worker with it
     sys.exit(run(sys.argv[1:]))
 
 

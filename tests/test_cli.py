@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -222,6 +224,21 @@ def test_a_closed_pipe_is_no_error(stabdiag, scanned, tmp_path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.stdout == "{\n0\n"
     assert done.stderr == ""
+
+
+def test_who_ends_a_scan_ends_its_worker(tmp_path):
+    build = "def build_model():\n    print(os.getpid(), file=open('pid', 'w'), flush=True)\n    time.sleep(60)\n"
+    (tmp_path / "slow.py").write_text(f"import os, time\n\n\n{build}")
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    scan = subprocess.Popen([sys.executable, "-m", "stabdiag", "scan", "slow.py"], cwd=tmp_path, env=environment)
+    pid = tmp_path / "pid"
+    while not pid.exists() or not pid.read_text().strip():
+        assert scan.poll() is None
+        time.sleep(0.05)
+    scan.send_signal(signal.SIGTERM)
+    assert scan.wait(timeout=30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_annotations_come_with_a_job_summary(stabdiag, scanned, tmp_path, monkeypatch):

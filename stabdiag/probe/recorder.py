@@ -242,9 +242,7 @@ def parameters(
     for (name, p), value in zip(named.items(), values, strict=True):
         module = name.rpartition(".")[0].partition("parametrizations.")[0].rstrip(".")
         gradient = gradients.get(name)
-        fan_in = None
-        if p.dim() >= 2:
-            fan_in = p[0].numel()
+        fan_in = p[0].numel() if p.dim() >= 2 and len(p) else None
         facts = {}
         for m in measurements:
             if (fact := m.measure(p.detach(), None if p.grad is None or p.grad.is_sparse else p.grad.detach())) is not None:

@@ -232,3 +232,12 @@ def test_outputs_that_wrap_other_tensors_are_left_alone() -> None:
     trace = probe(subject_of(Net(), torch.randn(16, 8), loss=lambda out: out[0].square().mean()), request)
     assert all(run.error is None for run in trace.runs)
     assert trace_file.loads(trace_file.dumps(trace)).run("float32") is not None
+
+
+def test_a_weight_without_elements_is_recorded() -> None:
+    model = Functional()
+    model.unused = nn.Parameter(torch.empty(0, 4))
+    trace = probe(
+        subject_of(model, (torch.randn(5, 4),)), ScanRequest("model", precisions=["float32"]), lambda what, share: None
+    )
+    assert [p.fan_in for p in trace.runs[0].parameters if p.name == "unused"] == [None]

@@ -41,7 +41,8 @@ from stabdiag.trace import Op, Run, Trace
 BUDGET = 50.0  # forward passes
 # What calling an op costs, in multiply-adds: 5 µs at some 2 per ns on one CPU core.
 _CALL = 10_000
-_LARGEST = 2**24  # elements of one varied tensor, all lanes together
+_LARGEST = 2**26  # elements of all tensors of an expression, all lanes together: autograd keeps them
+_MOST = 2**25  # elements of one lane: 42 lanes take a minute (50 ns per element and lane on one core)
 _FACTORS = [10 ** (e / 3) for e in range(10)]  # 1 to 1000
 _REFINED = 12
 _OFF_ZERO = 1.0037  # a shift by exactly the largest magnitude would put that element on 0 by construction
@@ -137,6 +138,11 @@ class _Account:
         after = sum(self.of(self.run.ops[i], lanes) for i in expression.path)
         return (before + after) * (3 if expression.differentiated else 1)
 
+    def elements(self, expression: Expression) -> int:
+        """Elements of all values of an expression, from its sources to its end."""
+        made = (o for i in (*expression.upstream.ops, *expression.path) for o in self.run.ops[i].outputs)
+        return sum(_size(self.run.values[i].shape) for i in {*expression.upstream.sources, *made}) or 1
+
     def affords(self, work: float) -> bool:
         """Whether the budget still holds it; then it is spent."""
         if self.spent + work > BUDGET * self.forward:
@@ -168,6 +174,8 @@ def _confirmed(expression: Expression, base: Run, excerpts: Excerpts, formats: l
         sources = [i for i in sources if base.values[i].kind != "input"] or sources
     if not sources:
         return {"status": "fixed"}
+    if (elements := account.elements(expression)) > _MOST:
+        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}
     sub = Subexpression(
         [excerpts.steps[i] for i in expression.upstream.ops],
         [excerpts.steps[i] for i in expression.path],
@@ -271,8 +279,7 @@ class _Search:
     def _vary(self, variations: list[tuple[float, float]], format: str) -> Lanes:
         if not self.account.affords(self.account.variation(self.expression, len(variations))):
             raise _OverBudgetError
-        largest = max(t.numel() for t in (self.sub.values[i] for i in (*self.sub.sources,)))
-        at_once = max(1, _LARGEST // max(1, largest))
+        at_once = max(1, _LARGEST // self.account.elements(self.expression))
         parts = [self.sub.vary(variations[i : i + at_once], _FORMATS[format]) for i in range(0, len(variations), at_once)]
         return Lanes(*([x for part in parts for x in getattr(part, name)] for name in Lanes.__slots__))
 

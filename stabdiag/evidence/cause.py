@@ -59,8 +59,9 @@ def cause_of_growth(trace: Trace, run: Run, course: Course) -> Cause:
         text = f"{len(streams)} branches add to the stream and each multiplies its gradient by {10**-course.slope:.2g}"
         scale = (2 * len(streams)) ** -0.5
         fixes = [Fix("scale-branches", "scale each branch by 1/√(2N)", f"x = x + block(x) * {scale:.3f}")]
-    factor = next((v.name for i in op.inputs if (v := run.values[run.behind_views(i)]).kind == "parameter"), "")
-    if factor and course.in_steps:
+    read = (run.values[run.behind_views(i)] for i in op.inputs)
+    factor = next((v.name for v in read if v.kind == "parameter"), "") if course.in_steps else ""
+    if factor:
         text = f"every step multiplies by `{factor}`, and with it the gradient by {10**times:.2g} (median)"
         fixes = [Fix("unit-factor", "let the factor that carries the state start at 1", f"nn.init.ones_({as_code(factor)})")]
     return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, op), fixes, factor)

@@ -191,10 +191,10 @@ def depends_on_input(run: Run, value_id: int, limit: int = 400) -> bool:
 def is_masked(run: Run, value_id: int) -> bool:
     """Whether a value holds infinities, or large negative numbers that a masking op put there."""
     value = run.values[value_id := run.behind_views(value_id)]
-    if value.stats is None or not (value.stats.nonfinite or _masks(value)):
-        return False
-    origin = mask_origin(run, value_id)
-    return value.stats.nonfinite > 0 or (origin is not None and origin.name.rstrip("_") in _MASKING)
+    if value.stats is not None and value.stats.nonfinite:
+        return True
+    origin = mask_origin(run, value_id) if _masks(value) else None
+    return origin is not None and origin.name.rstrip("_") in _MASKING
 
 
 def mask_origin(run: Run, value_id: int, limit: int = 40) -> Op | None:

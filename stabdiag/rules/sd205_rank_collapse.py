@@ -181,7 +181,7 @@ def check(
         nearer, flatter = lost(distances), lost([max(fact["rank"] - 1, FLOOR) for _, fact in path])
         if first["nearest"] > 0.05 and distances[-1] < error_distance * distances[0] and nearer >= spread_decades:
             return Severity.ERROR
-        gradual = nearer >= spread_decades / 2 or max(flatter, nearer + flatter) >= spread_decades
+        gradual = nearer >= spread_decades / 2 or flatter + max(nearer, 0.0) >= spread_decades
         if last["rank"] < rank and first["rank"] > 2 * rank and gradual:
             return Severity.ERROR
         own = [max(fact["own"], FLOOR) for _, fact in path]

@@ -77,7 +77,7 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.evidence.expressions.wording import argument
-from stabdiag.evidence.graph import is_layer
+from stabdiag.evidence.softmax import product_of_activations
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
 
@@ -121,23 +121,11 @@ def check(trace: Trace) -> Iterator[Finding]:
         )
 
 
-def _of_two_sequences(run: Run, value_id: int, limit: int = 12) -> bool:
-    """Whether the logits are a product of two computed values, as attention scores are: their last dimension counts keys."""
-    for _ in range(limit):
-        op = run.producer(run.behind_views(value_id))
-        if op is None or is_layer(run, op) or not op.inputs:
-            return False
-        if base_name(op) in ("bmm", "baddbmm", "mm", "matmul"):
-            return True
-        value_id = op.inputs[0]
-    return False
-
-
 def _counts_units(run: Run, values: Flow, value_id: int, dim: int) -> bool:
     """Whether a dimension is that of a layer's units; where views lost track of it, the last one of a matrix product is."""
     value = run.values[value_id]
     if value.unit_dim is not None:
-        return value.unit_dim == dim and not _of_two_sequences(run, value_id)
+        return value.unit_dim == dim and product_of_activations(run, value_id) is None  # of attention scores it counts keys
     made = values.maker(value_id)
     if made is None or base_name(made) not in ("mm", "addmm") or not values.free(made):
         return False

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from stabdiag.probe import stats
+from stabdiag.recording.stats import tensor as stats
 
 ROUNDS = 9
 REPEATS = 10

@@ -14,9 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 from stabdiag.finding import Severity
-from stabdiag.pipeline import scan
-from stabdiag.prove import Outcome, prove
-from stabdiag.request import ScanRequest
+from stabdiag.repair.search import Outcome, prove
+from stabdiag.scanning.pipeline import scan
+from stabdiag.settings.request import ScanRequest
 
 
 def told(path: Path) -> str:

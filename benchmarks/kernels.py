@@ -15,8 +15,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from stabdiag.probe import stats
-from stabdiag.probe.stats import measure
+from stabdiag.recording.stats import tensor as stats
+from stabdiag.recording.stats.tensor import measure
 
 DATA = {
     "dense": lambda n: torch.randn(n),

@@ -17,9 +17,9 @@ from statistics import median
 
 import torch
 
-from stabdiag.pipeline import scan
-from stabdiag.report import SubjectReport
-from stabdiag.request import ScanRequest
+from stabdiag.judging.report import SubjectReport
+from stabdiag.scanning.pipeline import scan
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.load import load
 from tests.real_models import REAL_MODELS, source_of
 

@@ -15,10 +15,10 @@ from statistics import median
 import torch
 import workloads
 
-from stabdiag.pipeline import report_on
-from stabdiag.probe.eager import without_compiler
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.recording.eager import without_compiler
+from stabdiag.scanning.pipeline import report_on
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import SubjectFacts
 

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabdiag.finding import Finding
-from stabdiag.pipeline import report_on
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder
 from stabdiag.probe.runner import probe
 from stabdiag.probe.training import FIRST_SCALE, Trainer
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import report_on
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import SubjectFacts
 

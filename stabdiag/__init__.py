@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stabdiag.api import scan
     from stabdiag.finding import Finding, Severity
-    from stabdiag.report import Report
+    from stabdiag.judging.report import Report
 
 __version__ = "0.1.0"
 __all__ = ["Finding", "Report", "Severity", "__version__", "scan"]

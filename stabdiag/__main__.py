@@ -8,7 +8,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from stabdiag.cli import run
+    from stabdiag.commands.application import run
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # whoever cancels a job ends the worker with it
     sys.exit(run(sys.argv[1:]))

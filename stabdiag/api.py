@@ -7,12 +7,12 @@ from os import PathLike
 from typing import Any
 
 from stabdiag import __version__
-from stabdiag.config import SUBJECT_KEYS
 from stabdiag.errors import UserError, did_you_mean
-from stabdiag.report import Report
-from stabdiag.request import RunOptions, ScanRequest
-from stabdiag.session import run, settle
-from stabdiag.values import checked
+from stabdiag.judging.report import Report
+from stabdiag.scanning.session import run, settle
+from stabdiag.settings.config import SUBJECT_KEYS
+from stabdiag.settings.request import RunOptions, ScanRequest
+from stabdiag.settings.values import checked
 
 LISTS = ("precisions", "select", "extend_select", "ignore", "inputs")
 
@@ -26,7 +26,8 @@ def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = Non
         inputs: for a module: a tensor, a tuple of positional or a dict of keyword arguments; for a file: specifications such
             as "8x3x32x32". None infers them.
         loss: `loss(output) -> scalar`, for a module; None infers the objective.
-        options: fields of `stabdiag.request.ScanRequest`: `precisions=["float32", "bfloat16"]`, `select="SD2"`, `budget=20`.
+        options: fields of `stabdiag.settings.request.ScanRequest`, such as `precisions=["float32", "bfloat16"]`
+            or `select="SD2"`.
 
     Returns:
         A Report: `report.findings`, `report.runs[0].precisions`, `report.to_frame()`, `report.exit_code(fail_on="error")`.
@@ -41,7 +42,7 @@ def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = Non
             raise UserError("`loss` was given for a file; define a function `loss(output)` in the file instead")
         specifications = _checked("inputs", inputs) if inputs is not None else []
         return run([ScanRequest(str(model), inputs=specifications, **values)], RunOptions())
-    from stabdiag.pipeline import scan_model
+    from stabdiag.scanning.pipeline import scan_model
 
     request = ScanRequest(type(model).__name__, **values)
     report = Report(__version__, [scan_model(model, inputs, loss, request)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -26,3 +27,13 @@ def one_of(what: str, given: str, known: Iterable[str]) -> str:
     if given not in words:
         raise UserError(f"unknown {what} `{given}`{did_you_mean(given, words)}")
     return given
+
+
+@dataclass(slots=True)
+class ScanError:
+    """Why the scan of a subject did not happen (or broke off). `kind`: usage, configuration, load, input, forward, timeout,
+    crash, internal. `detail` is shown with -v only."""
+
+    kind: str
+    message: str
+    detail: str = ""

@@ -28,7 +28,7 @@ class Fix:
     """One edit that would repair a finding.
 
     Attributes:
-        name: the remedy's name in `stabdiag/fixes/` ("kaiming-init"), or of the rule's own suggestion.
+        name: the remedy's name in `stabdiag/repair/remedies/` ("kaiming-init"), or of the rule's own suggestion.
         title: the edit in words, imperative ("initialise the bias at 0").
         snippet: a line of code to type, in the author's own names where they are known.
         proven: True when it was tried and the finding went away, False when it did not, None when it was not tried.

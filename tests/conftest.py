@@ -14,7 +14,7 @@ settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def _faults_are_raised(monkeypatch):
     """In tests a rule or experiment that fails fails the test."""
-    monkeypatch.setattr("stabdiag.containment.STRICT", True)
+    monkeypatch.setattr("stabdiag.trace.containment.STRICT", True)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def scanned(monkeypatch):
             progress("judge", 1.0)
         return makers[request.target.rpartition("/")[2].partition(":")[0]]()
 
-    monkeypatch.setitem(sys.modules, "stabdiag.pipeline", SimpleNamespace(scan=scan))
+    monkeypatch.setitem(sys.modules, "stabdiag.scanning.pipeline", SimpleNamespace(scan=scan))
     return SimpleNamespace(requests=requests, makers=makers)
 
 
@@ -39,7 +39,7 @@ def stabdiag(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        from stabdiag.cli import run
+        from stabdiag.commands.application import run
 
         code = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()

@@ -6,10 +6,10 @@ import ast
 import re
 from pathlib import Path
 
-from stabdiag.pipeline import scan_here
-from stabdiag.report import SubjectReport
-from stabdiag.request import ScanRequest
+from stabdiag.judging.report import SubjectReport
 from stabdiag.rule import Rule
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 
 
 def example(rule: Rule, title: str) -> str:

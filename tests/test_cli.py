@@ -196,7 +196,7 @@ def child(*arguments, **options):
 @pytest.mark.parametrize("arguments", [["--help"], ["rule", "--all"], ["rule"], ["scan", "--help"], ["report", "-h"]])
 def test_what_explains_does_not_load_what_measures(arguments):
     code = (
-        "import sys; from stabdiag.cli import run; "
+        "import sys; from stabdiag.commands.application import run; "
         f"assert run({arguments!r}) == 0; "
         "print([m for m in ('torch', 'pandas', 'numba', 'jinja2') if m in sys.modules], file=sys.stderr)"
     )
@@ -210,7 +210,7 @@ def test_a_saved_report_is_rendered_without_torch(stabdiag, scanned, tmp_path):
     for name in formats():
         done = child(
             "-c",
-            f"import sys; from stabdiag.cli import run; run(['report', 'run.json', '-f', {name!r}]); "
+            f"import sys; from stabdiag.commands.application import run; run(['report', 'run.json', '-f', {name!r}]); "
             "sys.exit('torch' in sys.modules or 'numba' in sys.modules)",
             cwd=tmp_path,
         )

@@ -1,8 +1,8 @@
 import pytest
 
-from stabdiag.config import load, nearest
 from stabdiag.errors import UserError
-from stabdiag.request import ScanRequest
+from stabdiag.settings.config import load, nearest
+from stabdiag.settings.request import ScanRequest
 
 
 @pytest.fixture(autouse=True)

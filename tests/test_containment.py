@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stabdiag import containment
-from stabdiag.pipeline import report_on
-from stabdiag.request import ScanRequest
 from stabdiag.rule import all_rules
-from stabdiag.trace import Run, SubjectFacts, Trace
+from stabdiag.scanning.pipeline import report_on
+from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import Run, SubjectFacts, Trace, containment
 
 
 def test_a_failing_rule_is_told_and_the_rest_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag import cli
+from stabdiag.commands import application as cli
+from stabdiag.errors import ScanError
 from stabdiag.finding import Finding, Severity
-from stabdiag.report import ScanError, SubjectReport
+from stabdiag.judging.report import SubjectReport
 from stabdiag.trace import Location, SubjectFacts
 
 SICK = "import torch\n\n\ndef loss(z):\n    return torch.log(torch.softmax(z, dim=1)).mean()\n"
@@ -30,7 +31,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             SubjectFacts(str(path), "M", 0, "", ""), findings=findings, rules_run=["SD601"], output_sample=[1.0]
         )
 
-    monkeypatch.setattr("stabdiag.session._scanned", scan)
+    monkeypatch.setattr("stabdiag.scanning.session._scanned", scan)
     monkeypatch.chdir(tmp_path)
     Path("model.py").write_text(SICK)
 
@@ -114,7 +115,7 @@ def test_what_cannot_be_repaired_exits_1_and_is_shown_on_demand(capsys):
 
 
 def test_failed_attempts_are_shown_on_demand(capsys, monkeypatch):
-    monkeypatch.setattr("stabdiag.judge._refusal", lambda *a: "still found: breaks")
+    monkeypatch.setattr("stabdiag.repair.proof._refusal", lambda *a: "still found: breaks")
     assert "no      " not in fix(capsys, "model.py")[1]
     assert "no      " in (out := fix(capsys, "model.py", "--unproven")[1]) and "still found: breaks" in out
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag import cli
+from stabdiag.commands import application as cli
 from stabdiag.finding import Severity
-from stabdiag.pipeline import scan, scan_here
-from stabdiag.prove import prove
-from stabdiag.request import ScanRequest
+from stabdiag.repair.search import prove
+from stabdiag.scanning.pipeline import scan, scan_here
+from stabdiag.settings.request import ScanRequest
 from tests.test_sample_models import HEALTHY, SICK
 
 

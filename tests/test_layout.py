@@ -1,4 +1,4 @@
-"""The layout: imports point one way, and what judges does not import torch."""
+"""The layout: imports point one way, no package reads another's private names, and what judges does not import torch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,33 @@ import stabdiag
 PACKAGE = Path(stabdiag.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may not import at its top level, besides torch where it is no part of the worker.
-FORBIDDEN = {
-    "rules": ("stabdiag.reports", "stabdiag.probe", "stabdiag.subject", "stabdiag.fixes", "stabdiag.commands"),
-    "reports": ("stabdiag.rules", "stabdiag.probe", "stabdiag.subject", "stabdiag.fixes", "stabdiag.commands"),
-    "evidence": ("stabdiag.rules", "stabdiag.reports", "stabdiag.probe", "stabdiag.subject", "stabdiag.fixes"),
-    "fixes": ("stabdiag.rules", "stabdiag.reports", "stabdiag.probe", "stabdiag.subject", "stabdiag.commands"),
-    "subject": ("stabdiag.rules", "stabdiag.reports", "stabdiag.fixes", "stabdiag.commands", "stabdiag.pipeline"),
-    "probe": ("stabdiag.reports", "stabdiag.fixes", "stabdiag.commands", "stabdiag.pipeline"),
-}
-WITH_TORCH = ("subject", "probe")
+# From the ground up: a part may import parts of its own floor's name and those above it in this list, never those below.
+ORDER = (
+    ("errors",),
+    ("trace",),
+    ("finding",),
+    ("rule", "rules"),
+    ("evidence",),
+    ("settings.request",),
+    ("recording",),
+    ("subject",),
+    ("probe",),
+    ("judging",),
+    ("reports",),
+    ("settings",),
+    ("gate", "repair"),
+    ("scanning",),
+    ("api", "testing"),
+    ("commands",),
+    ("__main__",),
+)
+# `rule` finds the files of `rules` by name; what they share is `evidence`, which reads rules' measurements nowhere.
+ABOVE = {"rules": ("evidence",)}
+WITH_TORCH = ("recording", "subject", "probe")
 
 
 def imports(path: Path) -> set[str]:
-    """Modules imported when the file is imported: not those of functions, nor those for type checking only."""
+    """Modules of ours and others imported when the file is imported: not by functions, nor for type checking only."""
     found: set[str] = set()
     stack: list[ast.AST] = list(ast.parse(path.read_text(encoding="utf-8")).body)
     while stack:
@@ -33,7 +46,7 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
         elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -41,18 +54,49 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def part(path: Path) -> str:
-    """The folder of the package a module lives in, "" for its top level."""
-    inside = path.relative_to(PACKAGE).parts
-    return inside[0] if len(inside) > 1 else ""
+def module_name(path: Path) -> str:
+    """The dotted name of a module below `stabdiag`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floor(module: str) -> int:
+    """How high a module stands in ORDER. Raises StopIteration where a new part has no floor yet."""
+    fits = [(len(name), height) for height, names in enumerate(ORDER) for name in names if f"{module}.".startswith(f"{name}.")]
+    assert fits, f"{module} has no floor: give it one in ORDER"
+    return max(fits)[1]
+
+
+def part(module: str) -> str:
+    """The package a module lives in, or its own name at the top level."""
+    return module.split(".")[0]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
 def test_imports_point_one_way(path: Path) -> None:
-    found = imports(path)
-    if part(path) not in WITH_TORCH:
-        assert not [name for name in found if name.split(".")[0] in ("torch", "numba", "pandas")]
-    assert not [name for name in found if name.startswith(FORBIDDEN.get(part(path), ()) or ("-",))]
+    module = module_name(path)
+    if module == "__init__":
+        return
+    ours = [name.removeprefix("stabdiag.") for name in imports(path) if name.startswith("stabdiag.")]
+    for name in ours:
+        if part(name) == part(module) or part(name) in ABOVE.get(part(module), ()) or name == "__version__":
+            continue
+        assert floor(name) <= floor(module), f"{module} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_no_package_reads_the_private_names_of_another(path: Path) -> None:
+    module = module_name(path)
+    for name in imports(path):
+        *parents, last = name.split(".")
+        own = part(name.removeprefix("stabdiag.")) == part(module)
+        private = [word for word in (*parents[1:], last) if word.startswith("_") and word != "__version__"]
+        assert own or not (name.startswith("stabdiag.") and private), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_what_judges_does_not_import_torch(path: Path) -> None:
+    if part(module_name(path)) not in WITH_TORCH:
+        assert not [name for name in imports(path) if name.split(".")[0] in ("torch", "numba", "pandas")]
 
 
 def test_rules_do_not_import_each_other() -> None:

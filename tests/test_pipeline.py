@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.pipeline import _nobody_asked, scan
-from stabdiag.report import SubjectReport
-from stabdiag.request import ScanRequest
+from stabdiag.judging.report import SubjectReport
+from stabdiag.scanning.pipeline import _nobody_asked, scan
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Location, SubjectFacts, Trace
 
 MODEL = """

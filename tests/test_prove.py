@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from stabdiag.errors import ScanError
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.judge import judge
-from stabdiag.prove import Outcome, annotate, prove
-from stabdiag.report import ScanError, SubjectReport
-from stabdiag.request import ScanRequest
+from stabdiag.judging.report import SubjectReport
+from stabdiag.repair.proof import judge
+from stabdiag.repair.search import Outcome, annotate, prove
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Location, SubjectFacts
 
 TEXT = "import torch\n\n\ndef f(z, v):\n    y = torch.log(torch.softmax(z, dim=1))\n    return y + torch.exp(v)\n"

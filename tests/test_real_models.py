@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.pipeline import scan_here
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 from tests.real_models import REAL_MODELS, source_of
 
 CORE = ("GPT2", "Bert", "T5", "Llama", "Mamba", "ViT", "ResNet", "Whisper")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 
 
 def test_a_request_survives_json():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.pipeline import scan_here
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 
 SAMPLES = Path(__file__).parents[1] / "sample_models"
 SICK = sorted((SAMPLES / "sick").glob("*.py"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stabdiag.trace import Location, Op, Run, Stats, SubjectFacts, Trace, Value
-from stabdiag.trace_file import dumps, loads
+from stabdiag.trace.file import dumps, loads
 
 
 def trace(**experiments):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.pipeline import scan_here
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 from tests.rule_examples import expected_lines, scanned
 from tests.rules.test_numbers import HEALTHY, SICK
 
@@ -119,8 +119,8 @@ def test_prediction_agrees_with_measurement_on_real_architectures(name: str, tmp
 
 
 def test_gradients_that_are_not_finite_fail_although_the_loss_is(tmp_path):
-    from stabdiag.pipeline import scan_here
-    from stabdiag.request import ScanRequest
+    from stabdiag.scanning.pipeline import scan_here
+    from stabdiag.settings.request import ScanRequest
 
     path = tmp_path / "model.py"
     path.write_text(

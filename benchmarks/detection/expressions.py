@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import median
 
 from stabdiag.evidence.expressions.judgement import limit_of
-from stabdiag.pipeline import report_on
 from stabdiag.probe.here import probe_file
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import report_on
+from stabdiag.settings.request import ScanRequest
 from tests.evidence.expressions.zoo import STABLE, UNSTABLE, model_file
 
 FORMATS = ("float32", "bfloat16", "float16")

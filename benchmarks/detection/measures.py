@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log10
 
-from stabdiag.evidence.depth import most_precise, over_depth, over_time
-from stabdiag.evidence.graph import main_path
-from stabdiag.evidence.scale import scale_of_tensors
-from stabdiag.evidence.softmax import softmaxes
-from stabdiag.evidence.units import batch_size
-from stabdiag.formats import FORMATS
+from stabdiag.evidence.graph.main_path import main_path
+from stabdiag.evidence.graph.softmax import softmaxes
+from stabdiag.evidence.numbers.loss_scale import scale_of_tensors
+from stabdiag.evidence.signal.depth import most_precise, over_depth, over_time
+from stabdiag.evidence.signal.units import batch_size
 from stabdiag.rules import sd104_gradient_underflow as underflow
 from stabdiag.rules import sd201_dead_relu, sd202_saturated_activation, sd203_activation_drift, sd205_rank_collapse
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.formats import FORMATS
 
 
 @dataclass(frozen=True)

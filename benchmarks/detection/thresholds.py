@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks.detection.measures import MEASURES
 from benchmarks.detection.traces import traces
-from stabdiag.pipeline import report_on
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import report_on
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 from tests.rules.gradient_zoo import DEFECTIVE, HEALTHY, probed
 

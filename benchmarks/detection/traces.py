@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from stabdiag import trace_file
 from stabdiag.probe.process import probe_in_worker
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
+from stabdiag.trace import file as trace_file
 
 STORE = Path(tempfile.gettempdir()) / "stabdiag-traces"
 

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from stabdiag.commands.output import to_stdout
 from stabdiag.commands.report import read
 from stabdiag.errors import one_of
 from stabdiag.finding import Severity
-from stabdiag.output import to_stdout
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
         plain = {model: [asdict(change) for change in of_model] for model, of_model in changes.items()}
         to_stdout(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
         return int(regressions > 0)
-    from stabdiag.reports._place import one_line
+    from stabdiag.reports.parts.place import one_line
 
     for model, of_model in changes.items():
         lines = [f"{'!' if c.regression else ' '} {c.kind:8}  {one_line(c.text)}\n" for c in of_model]

@@ -34,14 +34,14 @@ from stabdiag.commands.options import (
     Weights,
     typed,
 )
+from stabdiag.commands.output import refuse_unwritable, to_stderr, to_stdout, write_files
 from stabdiag.commands.progress import progress_bar
-from stabdiag.config import load
 from stabdiag.errors import UserError
 from stabdiag.finding import Severity
-from stabdiag.output import refuse_unwritable, to_stderr, to_stdout, write_files
-from stabdiag.reports._place import one_line
+from stabdiag.reports.parts.place import one_line
 from stabdiag.rule import selected
-from stabdiag.session import run
+from stabdiag.scanning.session import run
+from stabdiag.settings.config import load
 
 
 def fix(
@@ -81,7 +81,7 @@ def fix(
 ) -> int:
     """Try the fixes: exit 0 when the proven ones leave nothing to report, 1 when findings remain."""
     from stabdiag.commands.proofs import render
-    from stabdiag.prove import prove
+    from stabdiag.repair.search import prove
 
     settings = load(typed(context.params), config=config)
     refuse_unwritable([output] if output else [])
@@ -110,7 +110,7 @@ def fix(
 
 def _contents(texts: dict[str, str], target: str, output: Path | None, *, write: bool, force: bool) -> dict[Path, bytes]:
     """What to write where, in the encoding of the file that was edited."""
-    from stabdiag.editing.source import encoding_of
+    from stabdiag.repair.editing.source import encoding_of
 
     file = Path(target if Path(target).exists() else target.rpartition(":")[0])
     contents: dict[Path, bytes] = {}

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stabdiag.config import RUN_KEYS, SUBJECT_KEYS
-from stabdiag.values import keyword_arguments, split
+from stabdiag.settings.config import RUN_KEYS, SUBJECT_KEYS
+from stabdiag.settings.values import keyword_arguments, split
 
 COMMA_SEPARATED = ("precisions", "select", "extend_select", "ignore")
 
@@ -42,7 +42,7 @@ Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration
 
 
 def typed(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a command's parameters, as `stabdiag.config.load` takes them."""
+    """The settings among a command's parameters, as `stabdiag.settings.config.load` takes them."""
     settable = {key: value for key, value in params.items() if key in RUN_KEYS | SUBJECT_KEYS}
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in settable.items()}
     values |= {key: split(values[key]) for key in COMMA_SEPARATED if values.get(key)}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stabdiag.session import Progress
+from stabdiag.scanning.session import Progress
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from stabdiag.attempt import Attempt
-from stabdiag.editing.source import diff, text_of
 from stabdiag.finding import Finding, Severity
-from stabdiag.prove import Outcome
-from stabdiag.reports._place import one_line
+from stabdiag.repair.attempt import Attempt
+from stabdiag.repair.editing.source import diff, text_of
+from stabdiag.repair.search import Outcome
+from stabdiag.reports.parts.place import one_line
 
 WIDTH = 160  # where nobody looks: files and pipes
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stabdiag.output import append, to_stdout, write_files
-from stabdiag.report import Report
+from stabdiag.commands.output import append, to_stdout, write_files
+from stabdiag.judging.report import Report
 from stabdiag.reports import format_for, renderer
 
 

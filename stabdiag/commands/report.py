@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from stabdiag.commands.output import refuse_unwritable
 from stabdiag.commands.publish import publish
 from stabdiag.errors import UserError, one_of
-from stabdiag.output import refuse_unwritable
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import formats, json
 
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from stabdiag.commands.output import to_stdout
 from stabdiag.errors import one_of
-from stabdiag.output import to_stdout
 from stabdiag.rule import Rule, all_rules
-from stabdiag.values import rule_named
+from stabdiag.settings.values import rule_named
 
 
 def rule(

@@ -34,15 +34,15 @@ from stabdiag.commands.options import (
     Weights,
     typed,
 )
+from stabdiag.commands.output import refuse_unwritable, to_stderr, to_stdout
 from stabdiag.commands.progress import progress_bar
 from stabdiag.commands.publish import publish
-from stabdiag.config import load
 from stabdiag.gate import baseline as baselines
-from stabdiag.output import refuse_unwritable, to_stderr, to_stdout
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import csv, format_for
-from stabdiag.reports._place import one_line
-from stabdiag.session import run
+from stabdiag.reports.parts.place import one_line
+from stabdiag.scanning.session import run
+from stabdiag.settings.config import load
 
 
 def scan(

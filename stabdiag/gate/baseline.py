@@ -16,9 +16,9 @@ from typing import Any
 from stabdiag.errors import UserError
 from stabdiag.finding import Finding
 from stabdiag.gate.ratchet import gradient_ratio, losses
-from stabdiag.report import Report, SubjectReport
-from stabdiag.reports._place import title
+from stabdiag.judging.report import Report, SubjectReport
 from stabdiag.reports.json import plain
+from stabdiag.reports.parts.place import title
 from stabdiag.rules.sd001_unused_suppression import unused
 from stabdiag.trace import Location
 

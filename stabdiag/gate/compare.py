@@ -8,8 +8,8 @@ from math import log2
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.gate.ratchet import BITS
-from stabdiag.report import Layer, PrecisionVerdict, Report, SubjectReport
-from stabdiag.reports._place import place, title
+from stabdiag.judging.report import Layer, PrecisionVerdict, Report, SubjectReport
+from stabdiag.reports.parts.place import place, title
 from stabdiag.reports.text import verdict_words
 
 RANKS = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3}  # "not-run" is no answer and ranks nowhere

@@ -8,7 +8,7 @@ from math import log10
 from typing import Any
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.report import Layer, OpRow, SubjectReport
+from stabdiag.judging.report import Layer, OpRow, SubjectReport
 from stabdiag.trace import Location
 
 BITS = 1.0  # headroom that may not be lost, in bits

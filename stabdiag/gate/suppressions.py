@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stabdiag.errors import did_you_mean
 from stabdiag.finding import Finding
-from stabdiag.report import Report, SubjectReport
+from stabdiag.judging.report import Report, SubjectReport
 from stabdiag.rule import all_rules
 from stabdiag.rules.sd001_unused_suppression import unused
 from stabdiag.trace import Location

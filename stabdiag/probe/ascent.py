@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.guest import seed_everything
-from stabdiag.probe.operator import operator
 from stabdiag.probe.recorder import SEED, Recorder, Stage, named_tensors
-from stabdiag.probe.tracer import Execute, plain
-from stabdiag.probe.unfused import unfused_recurrence
+from stabdiag.recording.eager import EagerMode
+from stabdiag.recording.operator import operator
+from stabdiag.recording.tracer import Execute, plain
+from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import Run
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from stabdiag.probe.tracer import Tracer, plain
 from stabdiag.probe.training import Trainer
+from stabdiag.recording.tracer import Tracer, plain
 from stabdiag.trace import Op, Run, Trace
 
 

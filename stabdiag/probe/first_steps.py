@@ -14,7 +14,7 @@ from torch import Tensor
 from stabdiag.probe.optimizer import Chosen, choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import Trainer
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Run
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from stabdiag.probe import source
 from stabdiag.probe.precision import HALF
+from stabdiag.recording import source
 
 Line = tuple[str, int]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from stabdiag.probe import stats
 from stabdiag.probe.recorder import named_tensors
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.recording import stats
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.construction import Construction, recording
 from stabdiag.subject.live import live
 from stabdiag.subject.load import load

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stabdiag.evidence.counterpart import keyed
-from stabdiag.probe.facts import add
+from stabdiag.recording.facts import add
 from stabdiag.trace import Run
+from stabdiag.trace.counterpart import keyed
 
 
 def merge(into: Run, more: Run) -> None:

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from stabdiag.errors import did_you_mean
-from stabdiag.probe.source import here
-from stabdiag.request import ScanRequest
+from stabdiag.recording.source import here
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Subject, SubjectError
 from stabdiag.trace import Location
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Trace
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from stabdiag.probe.operator import Operator
+from stabdiag.recording.operator import Operator
 
 HALF = (torch.float16, torch.bfloat16)
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -50,7 +50,7 @@ class Precision:
     """How to run one precision.
 
     Attributes:
-        name: one of `stabdiag.formats.PRECISIONS`.
+        name: one of `stabdiag.trace.formats.PRECISIONS`.
         cast: dtype of parameters, buffers and floating-point inputs.
         autocast: dtype of the autocast region, None without one.
         compute: the narrowest dtype in play.

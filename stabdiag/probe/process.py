@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from stabdiag.report import ScanError
-from stabdiag.request import ScanRequest
+from stabdiag.errors import ScanError
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
-from stabdiag.trace_file import loads
+from stabdiag.trace.file import loads
 
 _HEARTBEAT = 0.5  # seconds between calls of `progress`, so that what it raises (Ctrl-C) ends the worker soon
 

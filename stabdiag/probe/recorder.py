@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stabdiag.probe import stats
 from stabdiag.probe.guest import as_found, seed_everything
 from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
-from stabdiag.probe.reference import Reference, distance, part
-from stabdiag.probe.replay import Replay
-from stabdiag.probe.tracer import Execute, Tracer, plain
+from stabdiag.recording import stats
+from stabdiag.recording.reference import Reference, distance, part
+from stabdiag.recording.replay import Replay
+from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Parameter, Run, Stats

@@ -9,20 +9,20 @@ from collections.abc import Callable
 
 import torch
 
-from stabdiag.containment import contained
-from stabdiag.evidence.scale import recommended_scale
+from stabdiag.evidence.numbers.loss_scale import recommended_scale
 from stabdiag.probe import optimizer
 from stabdiag.probe.experiments import experiments
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.merge import merge
 from stabdiag.probe.plan import Plan, plan
 from stabdiag.probe.recorder import Recorder
-from stabdiag.probe.reference import Reference
-from stabdiag.request import ScanRequest
+from stabdiag.recording.reference import Reference
 from stabdiag.rule import measurements
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.device import resolve
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import NotRun, Run, Trace
+from stabdiag.trace.containment import contained
 
 Progress = Callable[[str, float], None]
 """Told what runs now and which share of the budget is done."""

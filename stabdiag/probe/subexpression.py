@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from stabdiag.probe.eager import EagerMode
-from stabdiag.probe.operator import Operator, operator
 from stabdiag.probe.precision import emulated
-from stabdiag.probe.tracer import Execute
+from stabdiag.recording.eager import EagerMode
+from stabdiag.recording.operator import Operator, operator
+from stabdiag.recording.tracer import Execute
 from stabdiag.trace import Run
 
 

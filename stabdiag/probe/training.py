@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.probe.eager import EagerMode
 from stabdiag.probe.guest import seed_everything
-from stabdiag.probe.operator import operator
 from stabdiag.probe.optimizer import Chosen
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
+from stabdiag.recording.eager import EagerMode
+from stabdiag.recording.operator import operator
 from stabdiag.trace import Run
 
 FIRST_SCALE = 2.0**16  # torch.amp.GradScaler's defaults: initial scale, factor after an overflow

@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 
 
@@ -43,9 +43,9 @@ def main() -> None:
 
 
 def _probe(request: ScanRequest, target: Path, messages: TextIO) -> None:
-    from stabdiag.probe.eager import without_compiler
     from stabdiag.probe.here import probe_file
-    from stabdiag.trace_file import dumps
+    from stabdiag.recording.eager import without_compiler
+    from stabdiag.trace.file import dumps
 
     def progress(what: str, share: float) -> None:
         _tell(messages, progress=what, share=round(share, 3))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from stabdiag.errors import UserError, one_of
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 
 
 @cache

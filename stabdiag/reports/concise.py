@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stabdiag.finding import Finding
-from stabdiag.report import Report, SubjectReport
-from stabdiag.reports._place import one_line, place
+from stabdiag.judging.report import Report, SubjectReport
+from stabdiag.reports.parts.place import one_line, place
 
 SUFFIX = ".log"
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from stabdiag.finding import Finding
-from stabdiag.report import OpRow, Report, SubjectReport
-from stabdiag.reports._place import columns, title
+from stabdiag.judging.report import OpRow, Report, SubjectReport
 from stabdiag.reports.json import plain
+from stabdiag.reports.parts.place import columns, title
 
 if TYPE_CHECKING:
     import pandas

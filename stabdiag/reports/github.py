@@ -6,8 +6,8 @@ Escaping: `%`, CR and LF in messages; `:` and `,` too in properties (github.com/
 from __future__ import annotations
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.report import Report, SubjectReport
-from stabdiag.reports._place import columns, in_repository, one_line
+from stabdiag.judging.report import Report, SubjectReport
+from stabdiag.reports.parts.place import columns, in_repository, one_line
 from stabdiag.reports.sarif import message
 
 SUFFIX = ""  # annotations are read from stdout only

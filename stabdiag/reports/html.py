@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from stabdiag.report import Report
-from stabdiag.reports._layers import axis
-from stabdiag.reports._place import columns, one_line, place, title
+from stabdiag.judging.report import Report
+from stabdiag.reports.parts.layers import axis
+from stabdiag.reports.parts.place import columns, one_line, place, title
 from stabdiag.reports.text import counts, remarks, verdict_words
 from stabdiag.trace import Location
 
@@ -32,7 +32,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("stabdiag.reports", "_html"),
+        loader=PackageLoader("stabdiag.reports.parts", "html_templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,10 +12,10 @@ from dataclasses import MISSING, asdict, fields
 from math import isfinite
 from typing import Any, TypeVar
 
-from stabdiag.errors import UserError
+from stabdiag.errors import ScanError, UserError
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.report import SCHEMA, VERDICTS, Layer, PrecisionVerdict, Report, ScanError, SubjectReport
-from stabdiag.reports._place import columns
+from stabdiag.judging.report import SCHEMA, VERDICTS, Layer, PrecisionVerdict, Report, SubjectReport
+from stabdiag.reports.parts.place import columns
 from stabdiag.trace import Location, SubjectFacts
 
 SUFFIX = ".json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.report import Report, SubjectReport
-from stabdiag.reports._place import one_line, place, title
+from stabdiag.judging.report import Report, SubjectReport
+from stabdiag.reports.parts.place import one_line, place, title
 from stabdiag.rule import all_rules
 
 SUFFIX = ".xml"

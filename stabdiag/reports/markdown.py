@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from stabdiag.finding import Finding
-from stabdiag.report import Report, SubjectReport
-from stabdiag.reports._place import one_line, place, title
+from stabdiag.judging.report import Report, SubjectReport
+from stabdiag.reports.parts.place import one_line, place, title
 from stabdiag.reports.text import counts, remarks, verdict_words
 
 SUFFIX = ".md"

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.report import Report, SubjectReport
-from stabdiag.reports._place import columns, in_repository, one_line, title
+from stabdiag.judging.report import Report, SubjectReport
 from stabdiag.reports.json import plain
+from stabdiag.reports.parts.place import columns, in_repository, one_line, title
 from stabdiag.rule import all_rules
 
 SUFFIX = ".sarif"

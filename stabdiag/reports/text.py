@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from stabdiag.finding import Finding, Fix
-from stabdiag.report import PrecisionVerdict, Report, SubjectReport
-from stabdiag.reports._excerpt import excerpt
-from stabdiag.reports._layers import picture
-from stabdiag.reports._lines import hanging, prose
-from stabdiag.reports._place import columns, one_line, title
-from stabdiag.reports._training import training_lines
+from stabdiag.judging.report import PrecisionVerdict, Report, SubjectReport
+from stabdiag.reports.parts.excerpt import excerpt
+from stabdiag.reports.parts.layers import picture
+from stabdiag.reports.parts.lines import hanging, prose
+from stabdiag.reports.parts.place import columns, one_line, title
+from stabdiag.reports.parts.training import training_lines
 
 SUFFIX = ".txt"
 WIDTH = 100  # columns when the output is no terminal

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.picture import place
 from stabdiag.trace import Trace
 
 
@@ -29,6 +28,6 @@ def check(trace: Trace) -> Iterator[Finding]:
             Severity.INFO,
             f"{missing.precision} did not run: {missing.reason}",
             precisions=[missing.precision],
-            location=place(trace, last) if last is not None else None,
+            location=trace.place(last) if last is not None else None,
             label="the last op before it broke" if last is not None else "",
         )

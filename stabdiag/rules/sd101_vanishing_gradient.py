@@ -117,11 +117,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.author_line import line_of_weight
-from stabdiag.evidence.cause import cause_of_loss
-from stabdiag.evidence.depth import Course, most_precise, over_depth, over_time, rechecks, starved_layer
-from stabdiag.evidence.initialisation import as_code, remedy
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_weight
+from stabdiag.evidence.signal.cause import cause_of_loss
+from stabdiag.evidence.signal.depth import Course, most_precise, over_depth, over_time, rechecks, starved_layer
+from stabdiag.evidence.signal.initialisation import as_code, remedy
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Trace
 

@@ -92,11 +92,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.evidence.author_line import line_of_weight
-from stabdiag.evidence.cause import cause_of_growth
-from stabdiag.evidence.depth import Course, most_precise, over_depth, over_time, rechecks
-from stabdiag.evidence.initialisation import remedy
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_weight
+from stabdiag.evidence.signal.cause import cause_of_growth
+from stabdiag.evidence.signal.depth import Course, most_precise, over_depth, over_time, rechecks
+from stabdiag.evidence.signal.initialisation import remedy
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Parameter, Run, Trace
 

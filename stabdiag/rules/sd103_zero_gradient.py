@@ -93,11 +93,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.depth import gradient_of, most_precise, weights_of
-from stabdiag.evidence.graph import is_layer
-from stabdiag.evidence.initialisation import as_code, behind, remedy
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.graph.main_path import is_layer
+from stabdiag.evidence.signal.depth import gradient_of, most_precise, weights_of
+from stabdiag.evidence.signal.initialisation import as_code, behind, remedy
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
 

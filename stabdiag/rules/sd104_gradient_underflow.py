@@ -102,11 +102,11 @@ from collections.abc import Iterator
 from math import isfinite, log2
 from typing import Any
 
-from stabdiag.evidence.graph import main_path
-from stabdiag.evidence.scale import scale_of_tensors
+from stabdiag.evidence.graph.main_path import main_path
+from stabdiag.evidence.numbers.loss_scale import scale_of_tensors
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.formats import Format, format_of
 from stabdiag.trace import Op, Parameter, Run, Trace
+from stabdiag.trace.formats import Format, format_of
 
 explains = ("SD304", "SD106")
 

@@ -84,10 +84,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, log2
 
-from stabdiag.evidence.scale import largest_tensor_gradient
+from stabdiag.evidence.numbers.loss_scale import largest_tensor_gradient
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import format_of
 
 FIRST_SCALE = 2.0**16
 

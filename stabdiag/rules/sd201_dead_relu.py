@@ -103,13 +103,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-from stabdiag.evidence import steps
-from stabdiag.evidence.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.initialisation import as_code
-from stabdiag.evidence.nonlinearity import RELU_OPS, is_relu
-from stabdiag.evidence.origin import bias_behind, one_sided_weight
-from stabdiag.evidence.unit_facts import relu_facts
-from stabdiag.evidence.units import (
+from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.graph.nonlinearity import RELU_OPS, is_relu
+from stabdiag.evidence.graph.origin import bias_behind, one_sided_weight
+from stabdiag.evidence.measure.units import relu_facts
+from stabdiag.evidence.signal import steps
+from stabdiag.evidence.signal.initialisation import as_code
+from stabdiag.evidence.signal.units import (
     Site,
     batch_size,
     effective_samples,

@@ -95,13 +95,13 @@ from functools import partial
 from math import sqrt
 from typing import Any
 
-from stabdiag.evidence.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.initialisation import LayerScale, as_code, layer_scales, remedy
-from stabdiag.evidence.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
-from stabdiag.evidence.origin import bias_behind, enlarged_by
-from stabdiag.evidence.softmax import is_masked
-from stabdiag.evidence.unit_facts import ROWS, rows_of
-from stabdiag.evidence.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
+from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.graph.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
+from stabdiag.evidence.graph.origin import bias_behind, enlarged_by
+from stabdiag.evidence.graph.softmax import is_masked
+from stabdiag.evidence.measure.units import ROWS, rows_of
+from stabdiag.evidence.signal.initialisation import LayerScale, as_code, layer_scales, remedy
+from stabdiag.evidence.signal.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Parameter, Run, Trace

@@ -111,10 +111,10 @@ from itertools import combinations
 from math import log10
 from statistics import correlation, median
 
-from stabdiag.evidence.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.graph import Station, deepest_path, layers_of_longest_way, main_path
-from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
+from stabdiag.evidence.graph.main_path import Station, deepest_path, layers_of_longest_way, main_path
+from stabdiag.evidence.signal.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
 

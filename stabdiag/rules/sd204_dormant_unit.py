@@ -87,11 +87,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from stabdiag.evidence.author_line import line_of_op
-from stabdiag.evidence.initialisation import as_code
-from stabdiag.evidence.nonlinearity import RELU_OPS, is_relu
-from stabdiag.evidence.unit_facts import relu_facts
-from stabdiag.evidence.units import Site, batch_size, effective_samples, probed, sites, wilson_lower
+from stabdiag.evidence.graph.author_line import line_of_op
+from stabdiag.evidence.graph.nonlinearity import RELU_OPS, is_relu
+from stabdiag.evidence.measure.units import relu_facts
+from stabdiag.evidence.signal.initialisation import as_code
+from stabdiag.evidence.signal.units import Site, batch_size, effective_samples, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Run, Trace

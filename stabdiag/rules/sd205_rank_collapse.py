@@ -108,11 +108,11 @@ from itertools import pairwise
 from math import isfinite, log10
 from typing import Any
 
-from stabdiag.evidence.author_line import line_of_op
-from stabdiag.evidence.depth import over_depth
-from stabdiag.evidence.graph import Station, main_path
-from stabdiag.evidence.unit_facts import rows_of
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_op
+from stabdiag.evidence.graph.main_path import Station, main_path
+from stabdiag.evidence.measure.units import rows_of
+from stabdiag.evidence.signal.depth import over_depth
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace

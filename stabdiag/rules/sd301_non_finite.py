@@ -77,7 +77,7 @@ hold an infinity and none of them reaches a result. Where `inf` is a legitimate 
 
 ## Thresholds
 None: a value is finite or it is not. A healed value counts as wrong above a relative error of 0.5
-(`stabdiag.evidence.poison.HEALED_WRONG`), where what a mask legitimately heals is at rounding level.
+(`stabdiag.evidence.numbers.poison.HEALED_WRONG`), where what a mask legitimately heals is at rounding level.
 
 ## References
 - IEEE 754-2019, clause 7: exceptions that make NaN and infinity.
@@ -88,13 +88,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.counterpart import Counterparts, reference_of
-from stabdiag.evidence.poison import Birth, harmful, named, overflowed
-from stabdiag.evidence.snippet import in_float32, operand
+from stabdiag.evidence.expressions.snippet import in_float32, operand
+from stabdiag.evidence.numbers.poison import Birth, harmful, named, overflowed
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
-from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.formats import format_of
 
 explains = ("SD801", "SD803")  # steps that never start
 
@@ -145,7 +144,7 @@ def _finding(trace: Trace, run: Run, birth: Birth) -> Finding:
         op=op.name,
         phase=phase,
         precisions=[run.precision],
-        location=place(trace, source),
+        location=trace.place(source),
         label=f"{what} is born here",
         notes=notes,
         evidence={
@@ -185,7 +184,7 @@ def _ends(run: Run, birth: Birth) -> str:
 
 
 def _at(trace: Trace, op: Op) -> str:
-    at = place(trace, op)
+    at = trace.place(op)
     return f" ({at.path}:{at.line})" if at is not None else ""
 
 

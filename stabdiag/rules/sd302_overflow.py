@@ -88,14 +88,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.counterpart import Counterparts, reference_of
-from stabdiag.evidence.poison import Birth, harmful, healed_wrong, named, overflowed
-from stabdiag.evidence.prediction import overflows
-from stabdiag.evidence.snippet import in_float32, is_product, operand
+from stabdiag.evidence.expressions.snippet import in_float32, is_product, operand
+from stabdiag.evidence.numbers.poison import Birth, harmful, healed_wrong, named, overflowed
+from stabdiag.evidence.numbers.prediction import overflows
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import Format, format_of
-from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.formats import Format, format_of
 
 explains = ("SD104", "SD301", "SD303", "SD801", "SD803")
 
@@ -175,7 +174,7 @@ def _finding(
         op=op.name,
         phase=phase,
         precisions=[precision],
-        location=place(trace, op),
+        location=trace.place(op),
         label=f"beyond {format_of(precision).max:,.5g}",
         evidence=dict(evidence),
         fixes=list(_fixes(op, precision)),

@@ -86,13 +86,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.counterpart import reference_of
-from stabdiag.evidence.prediction import headroom, overflows
-from stabdiag.evidence.snippet import in_float32
+from stabdiag.evidence.expressions.snippet import in_float32
+from stabdiag.evidence.numbers.prediction import headroom, overflows
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
-from stabdiag.picture import place
 from stabdiag.trace import Trace
+from stabdiag.trace.counterpart import reference_of
+from stabdiag.trace.formats import format_of
 
 
 def check(trace: Trace, *, warning: float = 3.0, error: float = 1.0) -> Iterator[Finding]:
@@ -118,7 +117,7 @@ def check(trace: Trace, *, warning: float = 3.0, error: float = 1.0) -> Iterator
             module=op.module or op.layer,
             op=op.name,
             precisions=[precision],
-            location=place(trace, op),
+            location=trace.place(op),
             label=f"{bits:.1f} bits of headroom",
             evidence={"op_index": op.index, "bits": bits, "largest": value.stats.max_abs},
             fixes=[

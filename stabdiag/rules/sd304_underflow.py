@@ -84,14 +84,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.evidence.blame import LIMIT, blamed_runs
-from stabdiag.evidence.counterpart import Counterparts, reference_of
-from stabdiag.evidence.graph import is_live
-from stabdiag.evidence.snippet import in_float32
+from stabdiag.evidence.expressions.snippet import in_float32
+from stabdiag.evidence.graph.main_path import is_live
+from stabdiag.evidence.numbers.blame import LIMIT, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import FORMATS
-from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace, Value
+from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.formats import FORMATS
 
 explains = ("SD501",)
 
@@ -154,7 +153,7 @@ def _finding(trace: Trace, run: Run, op: Op, severity: Severity, message: str, l
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],
-        location=place(trace, op),
+        location=trace.place(op),
         label=f"{lost:.0%} underflows",
         evidence={"op_index": op.index, "share": lost, "reaches": [op.index]},
         fixes=[

@@ -88,13 +88,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.counterpart import Counterparts
-from stabdiag.evidence.poison import WRITES_A_CONSTANT
-from stabdiag.evidence.snippet import expression
+from stabdiag.evidence.expressions.snippet import expression
+from stabdiag.evidence.numbers.poison import WRITES_A_CONSTANT
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import FORMATS, Format, format_of
-from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.counterpart import Counterparts
+from stabdiag.trace.formats import FORMATS, Format, format_of
 
 explains = ("SD002", "SD501", "SD301")
 
@@ -227,7 +226,7 @@ def _finding(
         module=op.module or op.layer,
         op=op.name,
         precisions=[precision],
-        location=place(trace, op),
+        location=trace.place(op),
         label=label,
         evidence=evidence,
         fixes=fixes,

@@ -85,9 +85,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.author_line import line_of_op
-from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.evidence.softmax import Softmax, as_initialised, made_large, readers, softmaxes
+from stabdiag.evidence.graph.author_line import line_of_op
+from stabdiag.evidence.graph.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.graph.softmax import Softmax, as_initialised, made_large, readers, softmaxes
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 

@@ -92,14 +92,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stabdiag.evidence.author_line import line_of_op
-from stabdiag.evidence.counterpart import Counterparts, reference_of
-from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.evidence.softmax import mask_origin, softmaxes
-from stabdiag.evidence.units import batch_size
+from stabdiag.evidence.graph.author_line import line_of_op
+from stabdiag.evidence.graph.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.graph.softmax import mask_origin, softmaxes
+from stabdiag.evidence.signal.units import batch_size
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.formats import format_of
 
 explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
 

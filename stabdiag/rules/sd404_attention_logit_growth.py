@@ -90,10 +90,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.author_line import line_of_op
-from stabdiag.evidence.softmax import MEASUREMENTS as MEASUREMENTS
-from stabdiag.evidence.softmax import projections, softmaxes
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_op
+from stabdiag.evidence.graph.softmax import MEASUREMENTS as MEASUREMENTS
+from stabdiag.evidence.graph.softmax import projections, softmaxes
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Trace
 

@@ -100,12 +100,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.blame import FLOAT32_FACTOR, LIMIT, Blame, blamed_runs
-from stabdiag.evidence.snippet import in_float32
+from stabdiag.evidence.expressions.snippet import in_float32
+from stabdiag.evidence.numbers.blame import FLOAT32_FACTOR, LIMIT, Blame, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
-from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import format_of
 
 # Functions whose result depends on the absolute error of a large operand: the edit belongs where the operand is made.
 # fmt: off
@@ -152,7 +151,7 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],
-        location=place(trace, edit),
+        location=trace.place(edit),
         label=f"loses {blamed.index:,.0f} times the unavoidable"
         if edit is op
         else f"too coarse in {run.precision} for `{op.name}`",

@@ -96,12 +96,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from stabdiag.evidence.counterpart import reference_of
-from stabdiag.evidence.graph import main_path
+from stabdiag.evidence.graph.main_path import main_path
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
-from stabdiag.picture import place
 from stabdiag.trace import Location, Run, Trace
+from stabdiag.trace.counterpart import reference_of
+from stabdiag.trace.formats import format_of
 
 
 def check(trace: Trace, *, warning: float = 100.0, output_error: float = 0.1) -> Iterator[Finding]:
@@ -141,11 +140,11 @@ def _fastest_growth(trace: Trace, reference: Run, ops: dict[str, float]) -> tupl
     path = [(s, k) for s in main_path(reference) if (k := ops.get(str(s.op.index)))]
     if len(path) < 2:
         last = path[0][0].op if path else (reference.ops[-1] if reference.ops else None)
-        return (place(trace, last) if last is not None else None), 1.0, len(path)
+        return (trace.place(last) if last is not None else None), 1.0, len(path)
     growth = (path[-1][1] / path[0][1]) ** (1 / (len(path) - 1))
     steepest = max(pairwise(path), key=lambda pair: pair[1][1] / pair[0][1])[1][0]
     base = trace.base or reference
     layer = steepest.layers[-1]
     weights = [p for p in base.parameters if p.module == layer and len(p.shape) >= 2]
     written = next((p.initialised_at for p in weights if p.initialised_at is not None), None)
-    return written or place(trace, steepest.op), growth, len(path)
+    return written or trace.place(steepest.op), growth, len(path)

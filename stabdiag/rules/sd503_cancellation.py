@@ -91,13 +91,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.blame import LIMIT, Blame, blamed_runs
-from stabdiag.evidence.graph import downstream
-from stabdiag.evidence.snippet import in_float32
+from stabdiag.evidence.expressions.snippet import in_float32
+from stabdiag.evidence.graph.main_path import downstream
+from stabdiag.evidence.numbers.blame import LIMIT, Blame, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
-from stabdiag.picture import place
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import format_of
 
 explains = ("SD301", "SD501")
 
@@ -124,7 +123,7 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],
-        location=place(trace, op),
+        location=trace.place(op),
         label=f"{blamed.bits:.0f} of {digits} bits cancel",
         evidence={
             "op_index": op.index,

@@ -86,7 +86,7 @@ Epsilons inside opaque kernels, epsilons that are tensors, epsilons absorbed in 
 - `within` = 10: multiple of the observed range up to which a break is near.
 
 The limits are the format's smallest number and its unit roundoff. Constants above 1e-3 are not taken for epsilons
-(`stabdiag.evidence.epsilon.LARGEST`).
+(`stabdiag.evidence.numbers.epsilon.LARGEST`).
 
 ## References
 - IEEE 754-2019: the smallest positive float16 is 2^-24.
@@ -97,14 +97,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence import steps
-from stabdiag.evidence.epsilon import Epsilon, bites, lost, reached
-from stabdiag.evidence.graph import downstream
-from stabdiag.evidence.snippet import expression
+from stabdiag.evidence.expressions.snippet import expression
+from stabdiag.evidence.graph.main_path import downstream
+from stabdiag.evidence.numbers.epsilon import Epsilon, bites, lost, reached
+from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
-from stabdiag.picture import place
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.formats import format_of
 
 explains = ("SD301", "SD606", "SD608")
 
@@ -117,7 +116,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
         seen: set[object] = set()
         for epsilon in lost(run):
             verdict = _verdict(trace, run, epsilon, within)
-            at = place(trace, epsilon.op)
+            at = trace.place(epsilon.op)
             line = epsilon.op.site if at is None else (at.path, at.line, at.column, at.library)
             if verdict is not None and line not in seen:
                 seen.add(line)
@@ -190,7 +189,7 @@ def _finding(trace: Trace, run: Run, epsilon: Epsilon, severity: Severity, when:
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],
-        location=place(trace, op),
+        location=trace.place(op),
         label=f"{abs(epsilon.value):.3g} is {'lost' if epsilon.absorbed else '0'} in {format.name}",
         evidence={
             "op_index": op.index,

@@ -81,8 +81,8 @@ from collections.abc import Iterator
 from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.formats import format_of
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import format_of
 
 explains = ("SD301", "SD302", "SD303", "SD501", "SD503", "SD606", "SD608")
 

@@ -79,8 +79,8 @@ from collections.abc import Iterator
 from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.evidence.expressions.wording import written
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.formats import FORMATS
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import FORMATS
 
 explains = ("SD301", "SD302", "SD303", "SD404")
 

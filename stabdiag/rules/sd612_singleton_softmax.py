@@ -77,7 +77,7 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.evidence.expressions.wording import argument
-from stabdiag.evidence.softmax import product_of_activations
+from stabdiag.evidence.graph.softmax import product_of_activations
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
 

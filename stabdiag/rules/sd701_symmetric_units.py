@@ -107,12 +107,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from stabdiag.evidence.author_line import line_of_weight
-from stabdiag.evidence.depth import weights_of
-from stabdiag.evidence.graph import is_layer
-from stabdiag.evidence.initialisation import as_code, behind, remedy
-from stabdiag.evidence.twins import copies, measure
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_weight
+from stabdiag.evidence.graph.main_path import is_layer
+from stabdiag.evidence.signal.depth import weights_of
+from stabdiag.evidence.signal.initialisation import as_code, behind, remedy
+from stabdiag.evidence.signal.twins import copies, measure
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.rule import ParameterMeasurement
 from stabdiag.trace import Location, Op, Parameter, Run, Trace

@@ -94,10 +94,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from stabdiag.evidence.author_line import line_of_weight
-from stabdiag.evidence.depth import most_precise, over_depth
-from stabdiag.evidence.initialisation import LayerScale, layer_scales, remedy
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.author_line import line_of_weight
+from stabdiag.evidence.signal.depth import most_precise, over_depth
+from stabdiag.evidence.signal.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import Location, Trace
 

@@ -110,11 +110,10 @@ from collections.abc import Iterator, Mapping
 from math import sqrt
 from typing import Any
 
-from stabdiag.evidence.entry import is_entry, way_of_data
-from stabdiag.evidence.initialisation import behind
-from stabdiag.evidence.units import probed
+from stabdiag.evidence.graph.entry import is_entry, way_of_data
+from stabdiag.evidence.signal.initialisation import behind
+from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.picture import place
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
@@ -218,7 +217,7 @@ def _finding(
     stats = next((v.stats for v in run.values if v.kind == "input" and v.name in names and v.stats is not None), None)
     if stats is not None and stats.min >= 0 and 2 < stats.max <= 255:
         fixes.insert(0, Fix("scale-pixels", "bring pixels to -1 … 1", f"{x} = {x} / 127.5 - 1"))
-    entry = place(trace, op)
+    entry = trace.place(op)
     made = next((at for name in names if (at := trace.data.get(name)) is not None), None)
     notes = [f"evidence: declared inputs, {fact['elements']} elements in {len(means)} features, over {run.batches} batches"]
     if made is not None and entry is not None:

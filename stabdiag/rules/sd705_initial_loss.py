@@ -81,8 +81,8 @@ from collections.abc import Iterator, Mapping
 from math import log, prod
 from typing import Any
 
-from stabdiag.evidence.author_line import line_of_op
-from stabdiag.evidence.origin import enlarged_by
+from stabdiag.evidence.graph.author_line import line_of_op
+from stabdiag.evidence.graph.origin import enlarged_by
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace

@@ -80,11 +80,11 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from stabdiag.evidence import steps
-from stabdiag.evidence.scale import parameter_gradients, recommended_scale
+from stabdiag.evidence.numbers.loss_scale import parameter_gradients, recommended_scale
+from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.formats import format_of
 from stabdiag.trace import Trace
+from stabdiag.trace.formats import format_of
 
 explains = ("SD802", "SD806")
 

@@ -83,7 +83,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.evidence import steps
+from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 

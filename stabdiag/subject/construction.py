@@ -14,9 +14,9 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from stabdiag.probe.eager import EagerMode
-from stabdiag.probe.operator import operator
-from stabdiag.probe.source import callers, here
+from stabdiag.recording.eager import EagerMode
+from stabdiag.recording.operator import operator
+from stabdiag.recording.source import callers, here
 from stabdiag.trace import Location, Parameter
 
 _COPIES = ("clone", "_to_copy")

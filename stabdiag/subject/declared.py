@@ -15,8 +15,8 @@ from unittest.mock import patch
 import torch
 
 from stabdiag.errors import did_you_mean
-from stabdiag.formats import PRECISIONS
 from stabdiag.subject.subject import SubjectError
+from stabdiag.trace.formats import PRECISIONS
 
 
 def training(module: ModuleType, shown: str) -> dict[str, Any]:

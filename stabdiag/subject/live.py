@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from stabdiag.subject import objective
-from stabdiag.subject.inputs import find_inputs
+from stabdiag.subject.inputs.sources import find_inputs
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.subject import Subject, SubjectError
 from stabdiag.trace import SubjectFacts

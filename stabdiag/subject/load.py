@@ -16,10 +16,10 @@ from stabdiag.subject.build import bind, build, literal
 from stabdiag.subject.choose import Choice, choose
 from stabdiag.subject.declared import training
 from stabdiag.subject.importing import import_target, parse_target
-from stabdiag.subject.inputs import Source, find_inputs
+from stabdiag.subject.inputs.sources import Source, find_inputs
+from stabdiag.subject.inputs.trial import attempt
 from stabdiag.subject.seeds import seeded, shifted
 from stabdiag.subject.subject import Subject, SubjectError
-from stabdiag.subject.trial import attempt
 from stabdiag.subject.weights import load_weights
 from stabdiag.trace import SubjectFacts
 

@@ -17,8 +17,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from stabdiag.subject.frames import one_line, place, user_traceback
+from stabdiag.subject.inputs.specification import balanced
 from stabdiag.subject.outputs import leaves, made_by, normalised, own_loss, parts_of, shown
-from stabdiag.subject.specification import balanced
 from stabdiag.subject.subject import Inputs, SubjectError
 
 Loss = Callable[[Any, Inputs], torch.Tensor]

@@ -15,7 +15,7 @@ from stabdiag.trace import SubjectFacts
 class SubjectError(Exception):
     """The subject cannot be scanned: one sentence for its author (what was given, what was expected, how to repair it).
 
-    `kind` is one of those of `stabdiag.report.ScanError`; `detail` holds the user's traceback, cut to the user's frames.
+    `kind` is one of those of `stabdiag.errors.ScanError`; `detail` holds the user's traceback, cut to the user's frames.
     """
 
     def __init__(self, message: str, kind: str = "load", detail: str = "") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stabdiag.report import Report
+    from stabdiag.judging.report import Report
 
 __all__ = ["assert_stable"]
 
@@ -51,7 +51,7 @@ def assert_stable(
 def failures(report: Report, fail_on: str = "error", precision: str | None = None) -> list[str]:
     """Why a report is not that of a stable model, one sentence each; of one precision only, if given."""
     from stabdiag.finding import Severity
-    from stabdiag.reports._place import place
+    from stabdiag.reports.parts.place import place
     from stabdiag.reports.text import verdict_words
 
     floor = Severity(fail_on).rank

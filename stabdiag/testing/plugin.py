@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from stabdiag.report import Report
-    from stabdiag.request import RunOptions, ScanRequest
+    from stabdiag.judging.report import Report
+    from stabdiag.settings.request import RunOptions, ScanRequest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,8 +23,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     """Add the tests, before `-k` and `-m` choose among them."""
     if not config.getoption("--stabdiag"):
         return
-    from stabdiag.config import load, nearest
     from stabdiag.errors import UserError
+    from stabdiag.settings.config import load, nearest
 
     try:
         settings = load({}, config=nearest(config.rootpath))
@@ -47,14 +47,14 @@ class Model(pytest.Collector):
 
     def collect(self) -> list[pytest.Item]:
         """One test per precision."""
-        from stabdiag.request import DEFAULT_PRECISIONS
+        from stabdiag.settings.request import DEFAULT_PRECISIONS
 
         return [Stability.from_parent(self, name=precision) for precision in self.request.precisions or DEFAULT_PRECISIONS]
 
     def report(self) -> Report:
         """The report of the model, scanned at the first call."""
         if self._report is None:
-            from stabdiag.session import run
+            from stabdiag.scanning.session import run
 
             self._report = run([self.request], self.options)
         return self._report

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stabdiag.editing.built import insert
-from stabdiag.editing.source import Source
+from stabdiag.repair.editing.built import insert
+from stabdiag.repair.editing.source import Source
 
 LOOP = "for module in model.modules():\n    if isinstance(module, nn.Linear):\n        nn.init.zeros_(module.bias)"
 FACTORY = "import torch\n\n\ndef build_model():\n    net = torch.nn.Linear(2, 2)\n    return net\n"

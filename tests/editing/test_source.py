@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stabdiag.editing.source import Source, diff, encoding_of, text_of, with_import, with_torch
+from stabdiag.repair.editing.source import Source, diff, encoding_of, text_of, with_import, with_torch
 from stabdiag.trace import Location
 from tests.fixes.edits import EDITS
 from tests.fixes.test_edits import HEADER, edited, marked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from stabdiag.editing.statements import each, replace_each
+from stabdiag.repair.editing.statements import each, replace_each
 
 
 class Blocks(nn.Module):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stabdiag.editing.source import Source
-from stabdiag.editing.training import declare
+from stabdiag.repair.editing.source import Source
+from stabdiag.repair.editing.training import declare
 
 MODEL = """import torch
 from torch import nn

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stabdiag.evidence.depth import Course, over_depth, over_time
+from stabdiag.evidence.signal.depth import Course, over_depth, over_time
 from stabdiag.trace import Op
 from tests.probe.recording import record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stabdiag.evidence.graph import main_path
+from stabdiag.evidence.graph.main_path import main_path
 from tests.probe.recording import record
 
 

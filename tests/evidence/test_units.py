@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stabdiag.evidence.unit_facts import ROWS, relu_facts, rows_of
-from stabdiag.evidence.units import effective_samples, never_seen_upper, tail_upper, wilson_lower
+from stabdiag.evidence.measure.units import ROWS, relu_facts, rows_of
+from stabdiag.evidence.signal.units import effective_samples, never_seen_upper, tail_upper, wilson_lower
 
 
 @pytest.mark.parametrize(("successes", "trials", "lower"), [(64, 64, 0.9594), (0, 64, 0.0), (32, 64, 0.3998), (5, 10, 0.2693)])

@@ -8,9 +8,9 @@ from pathlib import Path
 import libcst as cst
 import pytest
 
-from stabdiag.editing.source import Source
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.remedy import all_remedies
+from stabdiag.repair.editing.source import Source
+from stabdiag.repair.remedy import all_remedies
 from stabdiag.trace import Location
 
 SAMPLES = sorted((Path(__file__).parents[2] / "sample_models" / "sick").glob("*.py"))

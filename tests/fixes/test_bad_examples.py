@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from stabdiag.finding import Severity
-from stabdiag.pipeline import scan_here
-from stabdiag.prove import prove
-from stabdiag.request import ScanRequest
+from stabdiag.repair.search import prove
 from stabdiag.rule import all_rules
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 from tests.rule_examples import example
 
 SOURCE_EDITS = {

@@ -6,9 +6,9 @@ import ast
 
 import pytest
 
-from stabdiag.editing.source import Source
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.remedy import all_remedies
+from stabdiag.repair.editing.source import Source
+from stabdiag.repair.remedy import all_remedies
 from stabdiag.trace import Location
 from tests.fixes.edits import EDITS
 

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import stabdiag
-from stabdiag.remedy import all_remedies
+from stabdiag.repair.remedy import all_remedies
 from stabdiag.rule import all_rules
 
 ADVICE = {

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.pipeline import scan_here
-from stabdiag.prove import prove
-from stabdiag.remedy import all_remedies
-from stabdiag.report import SubjectReport
-from stabdiag.request import ScanRequest
+from stabdiag.judging.report import SubjectReport
+from stabdiag.repair.remedy import all_remedies
+from stabdiag.repair.search import prove
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import SubjectFacts
 
 HEAD = """
@@ -240,7 +240,7 @@ CASES = [
 def test_the_finding_occurs_and_the_remedy_is_proven(
     name: str, code: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stabdiag.attempt.remedies_for", lambda finding: [all_remedies()[name]])
+    monkeypatch.setattr("stabdiag.repair.attempt.remedies_for", lambda finding: [all_remedies()[name]])
     path = tmp_path / "model.py"
     path.write_text(text)
     precisions = ["float32", *{"SD504": ["bfloat16"], "SD104": ["float16"], "SD302": ["float16"]}.get(code, [])]

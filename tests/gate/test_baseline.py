@@ -6,7 +6,7 @@ import pytest
 from stabdiag.errors import UserError
 from stabdiag.finding import Severity
 from stabdiag.gate import baseline
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from tests.reports.sample_report import healthy, sick
 
 

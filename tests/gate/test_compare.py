@@ -6,7 +6,7 @@ import pytest
 
 from stabdiag.finding import Severity
 from stabdiag.gate.compare import compare
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import json as json_report
 from tests.reports.sample_report import broken, healthy, sick
 

@@ -2,7 +2,7 @@ import pytest
 
 from stabdiag.finding import Severity
 from stabdiag.gate.ratchet import gradient_ratio, losses
-from stabdiag.report import Layer
+from stabdiag.judging.report import Layer
 from tests.reports.sample_report import healthy
 
 RULES = ["SD101", "SD102", "SD303"]

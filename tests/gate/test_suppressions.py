@@ -4,7 +4,7 @@ import pytest
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.gate import suppressions
-from stabdiag.report import OpRow, Report, SubjectReport
+from stabdiag.judging.report import OpRow, Report, SubjectReport
 from stabdiag.trace import Location, SubjectFacts
 
 RULES = {"SD201": "dead-relu", "SD301": "non-finite", "SD001": "unused-suppression"}

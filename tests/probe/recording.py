@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stabdiag.probe.recorder import Recorder
-from stabdiag.probe.reference import Reference
+from stabdiag.recording.reference import Reference
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Run, SubjectFacts
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from stabdiag.probe.experiments import conditioning
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 from tests.probe.recording import subject_of
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 import stabdiag
 from stabdiag.probe import runner
 from stabdiag.probe.recorder import Recorder
-from stabdiag.probe.reference import Reference
+from stabdiag.recording.reference import Reference
 from stabdiag.trace import NotRun
 from tests.probe.recording import subject_of
 

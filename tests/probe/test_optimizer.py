@@ -9,7 +9,7 @@ import torch
 
 from stabdiag.probe.optimizer import check, choose
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import SubjectError
 from tests.probe.training import mlp, subject
 

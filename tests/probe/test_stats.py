@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stabdiag.probe import stats, stats_reference
-from stabdiag.probe.stats import measure, resolve, sample, sample_positions
+from stabdiag.recording.stats import reference as stats_reference
+from stabdiag.recording.stats import tensor as stats
+from stabdiag.recording.stats.tensor import measure, resolve, sample, sample_positions
 from stabdiag.trace import Stats
 
 WORDS = {
@@ -266,7 +267,7 @@ def test_cuda_sizes(dtype: torch.dtype, size: int) -> None:
 def test_kernels_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.caching import CompileResultCacheImpl
 
-    from stabdiag.probe import stats_kernels
+    from stabdiag.recording.stats import cpu as stats_kernels
 
     monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
     kernel = stats_kernels.compiled("int64(int64)", lambda x: x + 1)

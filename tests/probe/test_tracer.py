@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from stabdiag import trace_file
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import file as trace_file
 from tests.probe.recording import names, record, subject_of
 
 

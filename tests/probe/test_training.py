@@ -18,7 +18,7 @@ from stabdiag.probe.first_steps import advance
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder
 from stabdiag.probe.training import Trainer, norm
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Trace
 from tests.probe.training import batch, classes, mlp, subject

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from stabdiag.probe import unfused
+from stabdiag.recording import unfused
 from tests.probe.recording import record
 
 

@@ -2,8 +2,9 @@
 
 from math import inf, nan
 
+from stabdiag.errors import ScanError
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.report import Layer, OpRow, PrecisionVerdict, Report, ScanError, SubjectReport
+from stabdiag.judging.report import Layer, OpRow, PrecisionVerdict, Report, SubjectReport
 from stabdiag.trace import Location, SubjectFacts
 
 SOURCE = "        return F.relu(self.conv(x) + self.bias)"

@@ -2,7 +2,7 @@ from io import StringIO
 
 import pandas
 
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import csv
 from tests.reports.sample_report import healthy, sample_report
 

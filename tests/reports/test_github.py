@@ -1,4 +1,4 @@
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import github
 from tests.reports.sample_report import sample_report, sick
 

@@ -1,6 +1,6 @@
 from html.parser import HTMLParser
 
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import html
 from tests.reports.sample_report import sample_report, sick
 

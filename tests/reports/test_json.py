@@ -4,7 +4,7 @@ import pytest
 
 from stabdiag.errors import UserError
 from stabdiag.finding import Severity
-from stabdiag.report import Layer, Report
+from stabdiag.judging.report import Layer, Report
 from stabdiag.reports import json
 from stabdiag.trace import Location
 from tests.reports.sample_report import sample_report, sick

@@ -1,6 +1,6 @@
 from junitparser import Error, Failure, JUnitXml, Skipped
 
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import junit
 from tests.reports.sample_report import sample_report, sick
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 from markdown_it import MarkdownIt
 
-from stabdiag.report import Report
+from stabdiag.judging.report import Report
 from stabdiag.reports import markdown
 from tests.reports.sample_report import sample_report, sick
 

@@ -4,8 +4,9 @@ from urllib.parse import unquote
 import pytest
 import sarif_pydantic
 
-from stabdiag.report import Report
-from stabdiag.reports import _place, sarif
+from stabdiag.judging.report import Report
+from stabdiag.reports import sarif
+from stabdiag.reports.parts import place as _place
 from stabdiag.trace import Location
 from tests.reports.sample_report import healthy, sample_report, sick
 

@@ -3,10 +3,10 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from stabdiag.report import Layer, Report, SubjectReport
+from stabdiag.judging.report import Layer, Report, SubjectReport
 from stabdiag.reports import text
-from stabdiag.reports._layers import axis, thinned
-from stabdiag.reports._training import sparkline
+from stabdiag.reports.parts.layers import axis, thinned
+from stabdiag.reports.parts.training import sparkline
 from stabdiag.trace import Location, SubjectFacts
 from tests.reports.sample_report import dead_relu, healthy, sample_report, sick
 

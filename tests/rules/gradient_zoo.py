@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import SubjectFacts, Trace
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stabdiag.pipeline import scan_model
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import scan_model
+from stabdiag.settings.request import ScanRequest
 
 STABLE = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

@@ -14,8 +14,8 @@ from stabdiag.finding import Finding
 from stabdiag.probe.experiments import zero_gradient
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.recorder import Recorder
-from stabdiag.request import ScanRequest
 from stabdiag.rule import all_rules, measurements
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import SubjectFacts, Trace
 from tests.rules.gradient_zoo import DEFECTIVE, HEALTHY, Case, noise, probed, seeded

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stabdiag.report import SubjectReport
+from stabdiag.judging.report import SubjectReport
 from tests.rule_examples import expected_lines, scanned
 
 MODEL = """

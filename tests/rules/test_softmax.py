@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stabdiag.finding import Finding
-from stabdiag.pipeline import report_on, scan_model
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import report_on, scan_model
+from stabdiag.settings.request import ScanRequest
 from tests.rule_examples import scanned
 from tests.rules.gradient_zoo import HEALTHY, probed
 

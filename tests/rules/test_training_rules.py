@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from stabdiag.pipeline import report_on
 from stabdiag.probe.runner import probe
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import report_on
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Subject
 from tests.probe.training import classes, mlp, subject
 

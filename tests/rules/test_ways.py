@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stabdiag.finding import Finding
-from stabdiag.pipeline import scan_model
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import scan_model
+from stabdiag.settings.request import ScanRequest
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from stabdiag.probe.source import callers
+from stabdiag.recording.source import callers
 from stabdiag.subject.construction import Construction, recording
 from stabdiag.trace import Location, Parameter
 

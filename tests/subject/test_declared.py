@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.pipeline import scan_here
-from stabdiag.request import ScanRequest
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.load import load
 from stabdiag.subject.subject import SubjectError
 

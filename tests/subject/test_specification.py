@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stabdiag.subject.specification import balanced, parse
+from stabdiag.subject.inputs.specification import balanced, parse
 from stabdiag.subject.subject import SubjectError
 
 

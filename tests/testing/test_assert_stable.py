@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.report import PrecisionVerdict, Report
+from stabdiag.judging.report import PrecisionVerdict, Report
 from stabdiag.testing import assert_stable, failures
 from tests.reports.sample_report import broken, healthy, sick
 

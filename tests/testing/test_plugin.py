@@ -13,7 +13,7 @@ from tests.reports.sample_report import sick, healthy, broken
 def scan(request, progress=None):
     return {{"net.py": sick, "ok.py": healthy, "missing.py": broken}}[request.target]()
 
-sys.modules["stabdiag.pipeline"] = SimpleNamespace(scan=scan)
+sys.modules["stabdiag.scanning.pipeline"] = SimpleNamespace(scan=scan)
 """
 
 

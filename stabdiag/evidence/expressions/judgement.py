@@ -20,8 +20,8 @@ from stabdiag.evidence.expressions.forms import (
     expressions,
 )
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.formats import PRECISIONS
 from stabdiag.trace import Location, Op, Run, Trace
+from stabdiag.trace.formats import PRECISIONS
 
 REACHED = 20.0
 """Logits and exponents of this magnitude are nothing unusual once a model is trained; measured in `benchmarks/detection/`."""

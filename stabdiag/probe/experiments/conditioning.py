@@ -29,15 +29,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.evidence.blame import FLOAT32_HARM, LIMIT, blamed_runs
-from stabdiag.evidence.counterpart import Counterparts, reference_of
-from stabdiag.evidence.poison import harmful
-from stabdiag.formats import format_of
+from stabdiag.evidence.numbers.blame import FLOAT32_HARM, LIMIT, blamed_runs
+from stabdiag.evidence.numbers.poison import harmful
 from stabdiag.probe.precision import HALF, precision
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import DISCRETE, Run, Trace
+from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.formats import format_of
 
 DELTA = {"float64": 1e-6, "float32": 1e-3}
 ROUNDED = 1.5  # see `_told_by_rounding`

@@ -33,9 +33,9 @@ from stabdiag.probe import ascent
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
 from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression, extremes
-from stabdiag.probe.tracer import plain
-from stabdiag.probe.unfused import unfused_recurrence
-from stabdiag.request import ScanRequest
+from stabdiag.recording.tracer import plain
+from stabdiag.recording.unfused import unfused_recurrence
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
 
 BUDGET = 50.0  # forward passes

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.evidence.counterpart import Counterparts
-from stabdiag.evidence.epsilon import Epsilon, lost
-from stabdiag.probe.operator import Operator
+from stabdiag.evidence.numbers.epsilon import Epsilon, lost
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import Recorder, named_tensors
-from stabdiag.probe.tracer import Execute, plain
-from stabdiag.request import ScanRequest
+from stabdiag.recording.operator import Operator
+from stabdiag.recording.tracer import Execute, plain
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
+from stabdiag.trace.counterpart import Counterparts
 
 MOST = 6  # epsilons tried per precision; more places of one kind tell nothing new
 

@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isfinite
 
-from stabdiag.evidence.blame import LIMIT, blame
-from stabdiag.evidence.poison import harmful
+from stabdiag.evidence.numbers.blame import LIMIT, blame
+from stabdiag.evidence.numbers.poison import harmful
 from stabdiag.probe.float32_lines import Float32Lines, Line
 from stabdiag.probe.recorder import Recorder
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
 
 BACK = 4  # ops to go back from a cause that is in float32 already, to what made its operands
 MOST = 10  # recorded steps per precision
 COST = 2.0  # bare training steps each, as `plan._COST`
-ERROR, COSINE = 0.2, 0.9  # `stabdiag.verdict`'s bounds for "at-risk"
+ERROR, COSINE = 0.2, 0.9  # `stabdiag.judging.verdict`'s bounds for "at-risk"
 
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:

@@ -1,8 +1,8 @@
 """Local error of the op that is blamed for a run's error: the op redone in float64 from the inputs it had.
 
-Done only where the inherited errors give a reason (`stabdiag.evidence.blame`), one forward pass per precision. A small local
-error at an op with a large error says that the op amplifies the rounding of its inputs; a large one, that its own arithmetic
-does it.
+Done only where the inherited errors give a reason (`stabdiag.evidence.numbers.blame`), one forward pass per precision. A small
+local error at an op with a large error says that the op amplifies the rounding of its inputs; a large one, that its own
+arithmetic does it.
 
 Writes `trace.experiments["local_error"]`: precision -> `{"op": index in that run, "local": relative error}`.
 """
@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from stabdiag.evidence.blame import LIMIT, blamed_runs
-from stabdiag.evidence.counterpart import Counterparts
-from stabdiag.probe import stats
-from stabdiag.probe.operator import Operator
+from stabdiag.evidence.numbers.blame import LIMIT, blamed_runs
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import Recorder
-from stabdiag.probe.reference import relative_error
-from stabdiag.probe.tracer import Execute, plain
-from stabdiag.request import ScanRequest
+from stabdiag.recording import stats
+from stabdiag.recording.operator import Operator
+from stabdiag.recording.reference import relative_error
+from stabdiag.recording.tracer import Execute, plain
+from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
+from stabdiag.trace.counterpart import Counterparts
 
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:

@@ -23,13 +23,13 @@ from typing import Any
 
 from torch import nn
 
-from stabdiag.evidence.scale import recommended_scale
+from stabdiag.evidence.numbers.loss_scale import recommended_scale
 from stabdiag.probe.birth import birth
 from stabdiag.probe.curvature import sharpness
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import FIRST_SCALE, Trainer
-from stabdiag.request import DEFAULT_PRECISIONS, ScanRequest
+from stabdiag.settings.request import DEFAULT_PRECISIONS, ScanRequest
 from stabdiag.trace import Trace
 
 SEEDS = 3

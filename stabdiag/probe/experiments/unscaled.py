@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.formats import Format, format_of
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.recorder import Recorder
-from stabdiag.probe.reference import part
+from stabdiag.recording.reference import part
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.formats import Format, format_of
 
 LATER = 2
 SUSPICIOUS = 0.05  # share of one gradient's energy below the format's range that makes the run worth its cost

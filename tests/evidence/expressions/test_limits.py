@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stabdiag.evidence.expressions.judgement import limit_of
 from stabdiag.probe.here import probe_file
-from stabdiag.request import ScanRequest
+from stabdiag.settings.request import ScanRequest
 from tests.evidence.expressions.zoo import MEAN, model_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

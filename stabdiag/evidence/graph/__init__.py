@@ -1,0 +1,1 @@
+"""What the recorded graph says: the main path, nonlinearities, softmaxes, origins."""

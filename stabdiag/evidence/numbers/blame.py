@@ -1,0 +1,185 @@
+"""Where an error is made: from a wrong result back to the op at which the computation, not the model, lost the digits.
+
+The instability index of a value is I = e / (u · max(1, κ)): its error against the reference, over the error that rounding the
+inputs and parameters once would cause anyway (κ by perturbation, `stabdiag.probe.experiments.conditioning`). It stays near 1
+through a stable computation, however ill-conditioned the model, and jumps at the op that makes the error. Backward stability
+in the sense of Higham 2002, 1.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, isfinite, log2
+
+from stabdiag.evidence.numbers.poison import harmful, overflowed
+from stabdiag.trace import DISCRETE, Op, Run, Trace
+from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.formats import Format, format_of
+
+ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
+DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
+LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
+FLOAT32_HARM = 2.0**-11  # outputs of a float32 run that float16 could not hold more accurately suffice for any training
+FIRST_DIGIT = 0.1  # outputs further off than this are looked into from half the limit on: healthy models reach 0.03 and I = 1.6
+FLOAT32_FACTOR = 4.0  # accumulation orders differ: healthy float32 runs reach I = 6.2, half precisions 1.6
+
+
+@dataclass(frozen=True)
+class Blame:
+    """The op that makes the error of a run.
+
+    Attributes:
+        op: of the run; error: relative error of its result; index: I of its result; inherited: largest relative error among
+            its inputs; bits: that cancel in it, log2((|a|+|b|)/|a−b|) in root mean squares, 0 where it is no difference.
+        result: relative error of the outputs (None when they are not finite); fatal: NaN was made of it.
+    """
+
+    op: Op
+    error: float
+    index: float
+    inherited: float
+    bits: float
+    result: float | None
+    fatal: bool = False
+
+    def cancels(self, format: Format) -> bool:
+        """Whether the op is a difference in which more than half of the format's bits cancel."""
+        return self.bits > format.digits / 2
+
+
+class Errors:
+    """Errors and condition numbers of one run's values."""
+
+    def __init__(self, trace: Trace, run: Run) -> None:
+        reference = reference_of(trace)
+        measured = trace.experiments.get("conditioning", {})
+        known = measured.get(run.precision) or measured.get("rounding", {})
+        self.run = run
+        self.known: dict[str, float] = known.get("ops", {})
+        self.output = known.get("output")
+        self.there = None if reference is None else Counterparts(run, reference)
+        self.unit = format_of(run.precision).unit_roundoff
+
+    def condition(self, op: Op) -> float | None:
+        """κ of an op's result, at least that of its inputs (one perturbation of a scalar may happen to cancel)."""
+        own = self._condition(op)
+        before = [k for v in op.inputs if (p := self.producer(v)) is not None and (k := self._condition(p)) is not None]
+        return None if own is None else max([1.0, own, *before])
+
+    def _condition(self, op: Op) -> float | None:
+        there = self.there.op(op) if self.there is not None else None
+        return self.known.get(str(there.index)) if there is not None else None
+
+    def unavoidable(self) -> float:
+        """Relative error of the outputs that rounding inputs and parameters once causes; inf when it was not measured."""
+        return inf if self.output is None else self.unit * max(1.0, self.output)
+
+    def producer(self, value_id: int) -> Op | None:
+        """The op behind a value, views passed over."""
+        return self.run.producer(self.run.behind_views(value_id))
+
+    def of(self, op: Op) -> tuple[float, float] | None:
+        """(relative error, I) of an op's result; None where either is unknown."""
+        value, condition = self.run.output_of(op), self.condition(op)
+        if value is None or value.error is None or condition is None or not value.dtype.startswith(("float", "bfloat")):
+            return None
+        return value.error, value.error / (self.unit * condition)
+
+
+def blamed_runs(trace: Trace, limit: float) -> list[tuple[Run, Blame]]:
+    """Every run of the model as built whose error some op makes, with that op."""
+    found = []
+    for run in trace.runs:
+        if run.precision != "float64" and not run.step and not run.seed:
+            blamed = blame(trace, run, limit)
+            if blamed is not None:
+                found.append((run, blamed))
+    return found
+
+
+def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
+    """The op that makes the error of a run's outputs, or of what became NaN; None when the error is what the model's own
+    conditioning explains, when it was never measured, or when a discrete choice fell differently."""
+    errors = Errors(trace, run)
+    float32 = format_of(run.precision).name == "float32"
+    limit, harm = (limit * FLOAT32_FACTOR, FLOAT32_HARM) if float32 else (limit, 0.0)
+    limit = limit / 2 if (run.output_error or 0.0) > FIRST_DIGIT else limit
+    broken = harmful(run)
+    if errors.there is None or any(overflowed(run, birth, errors.there, format_of(run.precision)) for birth in broken):
+        return None
+    if broken:
+        starts = [p for birth in broken for v in birth.op.inputs if birth.leaf is None and (p := errors.producer(v))]
+    elif (run.output_error or 0.0) < max(errors.unavoidable() * limit, harm) or _another_computation(trace, run):
+        return None
+    else:
+        starts = [p for v in run.outputs if (p := errors.producer(v)) is not None]
+    measured = [(found[1], op) for op in starts if (found := errors.of(op)) is not None]
+    if not measured:
+        return None
+    worst, op = max(measured, key=lambda m: m[0])
+    return _walk(errors, op, limit, bool(broken)) if worst > limit else None
+
+
+def _another_computation(trace: Trace, run: Run) -> bool:
+    """Whether a narrower format comes closer to the reference: rounding cannot do that, code that asks for the dtype does (an
+    epsilon by dtype, an in-place op that a cast keeps from the original)."""
+    error, unit = run.output_error or 0.0, format_of(run.precision).unit_roundoff
+    narrower = [r.output_error for r in trace.runs if format_of(r.precision).unit_roundoff > unit and not r.step and not r.seed]
+    return error < FIRST_DIGIT and any(e is not None and e < error for e in narrower)
+
+
+def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:
+    run = errors.run
+    while True:
+        found = errors.of(op)
+        assert found is not None
+        before = []
+        for value_id in op.inputs:
+            made_by = errors.producer(value_id)
+            if _chosen_differently(run, value_id):
+                return None
+            inner = errors.of(made_by) if made_by is not None and made_by.index < op.index else None
+            if inner is not None and made_by is not None:
+                before.append((inner[0] * _weight(run, op, value_id), inner[1], inner[0], made_by))
+        heaviest = max(before, key=lambda b: b[0], default=None)
+        if heaviest is None or heaviest[1] < max(limit / 2, found[1] / 16):
+            inherited = max((b[2] for b in before), default=0.0)
+            result = None if fatal else run.output_error
+            return Blame(op, found[0], found[1], inherited, cancelled_bits(run, op), result, fatal)
+        op = heaviest[3]
+
+
+def _chosen_differently(run: Run, value_id: int) -> bool:
+    """Whether integers or booleans come from a choice (a routing, a comparison) that fell otherwise than in the reference."""
+    front, seen = [value_id], set[int]()
+    while front:
+        value = run.values[current := run.behind_views(front.pop())]
+        op = run.producer(current)
+        if op is None or current in seen or value.dtype.startswith(("float", "bfloat")):
+            continue
+        seen.add(current)
+        if op.name in DISCRETE and value.error:
+            return True
+        front.extend(op.inputs)
+    return False
+
+
+def _weight(run: Run, op: Op, value_id: int) -> float:
+    """How an input's relative error counts in the result: by its share of the magnitude in sums, fully elsewhere."""
+    output, value = run.output_of(op), run.values[run.behind_views(value_id)]
+    if op.name not in ADDS or output is None or output.stats is None or value.stats is None:
+        return 1.0
+    return value.stats.rms / output.stats.rms if output.stats.rms > 0 else 1.0
+
+
+def cancelled_bits(run: Run, op: Op) -> float:
+    """log2((|a| + |b|) / |a ± b|) in root mean squares; 0 where the op is no sum of two."""
+    output = run.output_of(op)
+    if op.name not in DIFFERENCES or output is None or output.stats is None:
+        return 0.0
+    sizes = [s.rms for v in op.inputs if (s := run.values[run.behind_views(v)].stats) is not None and isfinite(s.rms)]
+    other = op.attributes.get("other")
+    if len(sizes) == 1 and isinstance(other, int | float):
+        sizes.append(abs(float(other)))
+    rms = output.stats.rms
+    return max(0.0, log2(sum(sizes) / rms)) if len(sizes) == 2 and rms > 0 and sum(sizes) > 0 else 0.0

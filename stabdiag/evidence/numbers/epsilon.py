@@ -1,0 +1,160 @@
+"""Epsilons in a recorded graph: small constants that are to keep a divisor, a logarithm or a root away from zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stabdiag.evidence.expressions.flow import flow
+from stabdiag.evidence.expressions.forms import REPLACEABLE, Expression, expressions
+from stabdiag.evidence.expressions.judgement import DEGENERATE, REACHED
+from stabdiag.evidence.numbers.poison import harmful
+from stabdiag.finding import Severity
+from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import FORMATS, Format, format_of
+
+LARGEST = 1e-3  # what is added on purpose is larger than an epsilon
+SINGULAR_AT_ZERO = frozenset(["reciprocal", "rsqrt", "log", "log2", "log10", "div", "div_", "sqrt"])
+_SINGULAR_AT_ONE = frozenset(["acos", "asin", "atanh", "erfinv", "logit", "special_logit"])
+_PASSES_ZERO_ON = frozenset(["sqrt", "mul", "expand", "sum", "mean", "pow"])
+_PASSES_ONE_ON = frozenset(["expand", "pow", "neg", "abs"])
+_CLAMPS = frozenset(["clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_"])
+_SUMS = frozenset(["add", "add_", "rsub"])
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """One epsilon that a format loses.
+
+    Attributes:
+        op: that adds it (or bounds by it), in the run; value: as written, negative for what is taken from 1.
+        consumer: the op that is singular without it.
+        absorbed: it is lost in the 1 it was added to or taken from, not below the format's smallest number.
+    """
+
+    op: Op
+    value: float
+    consumer: Op
+    absorbed: bool = False
+
+
+def lost(run: Run) -> Iterator[Epsilon]:
+    """Epsilons that are 0 in the format that their op computed in, or vanish in the 1 they belong to, before a singular op.
+
+    Native normalisation kernels take theirs as an argument and compute in float32: they are not among these.
+    """
+    for op in run.phase("forward", "loss"):
+        output = run.output_of(op)
+        if output is None or not output.dtype.startswith(("float", "bfloat")):
+            continue
+        format = format_of(output.dtype)
+        for constant in _constants(op):
+            if 0 < constant <= LARGEST:
+                epsilon, consumer = constant, singular_consumer(run, op)
+            elif epsilon := _beside_one(constant):
+                consumer = _singular_at_one(run, op) if op.name in _CLAMPS else singular_consumer(run, op)
+            else:
+                continue
+            found = None if consumer is None else Epsilon(op, epsilon, consumer, absorbed=epsilon != constant)
+            if found is not None and _lost_in(format, found):
+                yield found
+                break
+
+
+def _constants(op: Op) -> list[float]:
+    """What is added to, taken from or bounding the operand: Python numbers."""
+    names = ("min", "max") if op.name in _CLAMPS else ("other",) if op.name in _SUMS else ()
+    return [value for name in names if isinstance(value := op.attributes.get(name), float)]
+
+
+def _beside_one(constant: float) -> float:
+    """What the author wrote next to a 1: 1e-8 of 1 + 1e-8, -1e-8 of 1 - 1e-8 and of -1 + 1e-8; 0 for other constants."""
+    beside = abs(constant) - 1.0
+    return beside if abs(beside) <= LARGEST else 0.0
+
+
+def _lost_in(format: Format, epsilon: Epsilon) -> bool:
+    """Whether a format rounds it away: above 1 numbers are twice as far apart as below."""
+    if epsilon.absorbed:
+        return -format.unit_roundoff / 2 <= epsilon.value <= format.unit_roundoff
+    return epsilon.value <= format.smallest / 2
+
+
+def _singular_at_one(run: Run, op: Op, steps: int = 6) -> Op | None:
+    """The op behind a value bounded by ±1 that is singular there, or that takes it from 1 before it is singular at 0."""
+    for consumer in run.consumers(op.outputs[0]):
+        if consumer.phase == "backward":
+            continue
+        if consumer.name in _SINGULAR_AT_ONE:
+            return consumer
+        square = consumer.name == "mul" and len(set(consumer.inputs)) == 1
+        from_one = consumer.name in _SUMS and abs(consumer.attributes.get("other", 0.0)) == 1
+        if from_one:
+            found = singular_consumer(run, consumer)
+        elif steps and (consumer.view or square or consumer.name in _PASSES_ONE_ON):
+            found = _singular_at_one(run, consumer, steps - 1)
+        else:
+            found = None
+        if found is not None:
+            return found
+    return None
+
+
+def singular_consumer(run: Run, op: Op, steps: int = 6) -> Op | None:
+    """The op behind a value that divides by it, takes its logarithm or its root; through ops that leave a zero zero."""
+    for consumer in run.consumers(op.outputs[0]):
+        if consumer.phase == "backward":
+            continue
+        divisor = len(consumer.inputs) > 1 and consumer.inputs[1] == op.outputs[0]
+        if consumer.name in SINGULAR_AT_ZERO and (consumer.name not in ("div", "div_") or divisor):
+            return consumer
+        negative_power = consumer.name == "pow" and float(consumer.attributes.get("exponent", 1.0)) < 0
+        if negative_power:
+            return consumer
+        if steps and (consumer.view or consumer.name in _PASSES_ZERO_ON):
+            found = singular_consumer(run, consumer, steps - 1)
+            if found is not None:
+                return found
+    return None
+
+
+def bites(run: Run, epsilon: Epsilon) -> bool:
+    """Whether the run itself became non-finite at the op that the epsilon was to protect."""
+    near = {epsilon.consumer.index, *(op.index for v in epsilon.consumer.outputs for op in run.consumers(v))}
+    births = [birth.op for birth in harmful(run)]
+    return any(op.index in near or op.forward in near for op in births)
+
+
+def reached(trace: Trace, epsilon: Epsilon, format: Format, within: float) -> Severity | None:
+    """How bad it is that the operand gets where the epsilon was to keep it from, by the confirmation of the singular op.
+
+    An error in float32 where that is near, a warning where it is further out or only zeros and constants get there. In 16 bits
+    near counts only, for less: a warning for a bound that is 1 there, information for an epsilon that is 0 there and guards in
+    float32.
+    """
+    base = trace.run("float32")
+    if base is None:
+        return None
+    results = trace.experiments.get("confirmation", {}).get("expressions", {})
+    wide = format.name == "float32"
+    found: list[Severity] = []
+    for expression in expressions(base):
+        breaks = results.get(expression.key, {}).get("breaks", {})
+        elsewhere = "float32" in breaks and (expression.form in REPLACEABLE or not _lost_in(FORMATS["float32"], epsilon))
+        if format.name not in breaks or elsewhere or not _guards(base, epsilon, expression):
+            continue
+        ways = [way for way in breaks[format.name].values() if way["how"] not in DEGENERATE]
+        near = any(way["factor"] <= within or way["source"] <= REACHED for way in ways)
+        if wide:
+            found.append(Severity.ERROR if near else Severity.WARNING)
+        elif near:
+            found.append(Severity.WARNING if epsilon.absorbed else Severity.INFO)
+    return max(found, key=lambda severity: severity.rank, default=None)
+
+
+def _guards(base: Run, epsilon: Epsilon, expression: Expression) -> bool:
+    """Whether an epsilon stands before the singular op of an expression; the root of a divisor counts as its division."""
+    danger = base.ops[expression.danger]
+    makers = [flow(base).maker(i) for i in danger.inputs]
+    ends = {op.site for op in (danger, *makers) if op is not None}
+    return epsilon.consumer.site in ends and any(base.ops[i].site == epsilon.op.site for i in expression.upstream.ops)

@@ -1,0 +1,1 @@
+"""What activations and gradients do over depth, time and steps."""

@@ -1,1 +1,0 @@
-"""One file per remedy; see `stabdiag.remedy` for what a file offers."""

@@ -1,0 +1,152 @@
+"""The Report: what a scan concluded, ready to be rendered. Formats live in `stabdiag/reports/`, one file each.
+
+`to_json` and `from_json` are the schema `stabdiag/v1`: a frozen copy of these classes, never a dump of internal types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stabdiag.errors import ScanError
+from stabdiag.evidence.graph.structure import Weight
+from stabdiag.finding import Finding, Severity
+from stabdiag.trace import SubjectFacts
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = "stabdiag/v1"
+VERDICTS = ("safe", "safe-with-scaling", "at-risk", "fails", "not-run")
+
+
+@dataclass(slots=True)
+class PrecisionVerdict:
+    """Can this model be trained in this precision?
+
+    Attributes:
+        name: one of `stabdiag.trace.formats.PRECISIONS`, or an FP8 format that was predicted only.
+        verdict: one of VERDICTS; reason: why, one clause; where: "path:line" of the first place in the way.
+        output_error, gradient_error: relative L2 distance to the reference run; None when not compared.
+        headroom_bits: bits between the largest forward magnitude and the format's maximum.
+        gradient_underflow: share of non-zero parameter gradient elements that flush to 0 unscaled.
+        loss_scale: the recommended power of two, None where scaling is pointless.
+        mode: "native", "emulated" or "predicted" (from the reference run, not executed).
+    """
+
+    name: str
+    verdict: str
+    reason: str = ""
+    where: str = ""
+    output_error: float | None = None
+    gradient_error: float | None = None
+    gradient_cosine: float | None = None
+    headroom_bits: float | None = None
+    gradient_underflow: float | None = None
+    loss_scale: float | None = None
+    mode: str = "native"
+    predicted: str = ""
+    float32_islands: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Layer:
+    """One row of the layer picture: a value on the way from input to loss.
+
+    `forward_rms` and `gradient_rms` are root mean squares; the gains are per block, relative to the row before (forward) and
+    after (gradient). `main` is False for values inside a residual branch. None where not measured.
+    """
+
+    module: str
+    op: str
+    path: str
+    line: int
+    main: bool
+    forward_rms: float | None
+    gradient_rms: float | None
+    forward_gain: float | None = None
+    gradient_gain: float | None = None
+
+
+@dataclass(slots=True)
+class OpRow:
+    """One row of `--layers FILE.csv`: one op in one precision and phase."""
+
+    index: int
+    precision: str
+    phase: str
+    module: str
+    op: str
+    path: str
+    line: int
+    shape: str
+    dtype: str
+    rms: float | None
+    min: float | None
+    max: float | None
+    max_abs: float | None
+    zeros: float | None
+    nonfinite: int | None
+    headroom_bits: float | None
+    gradient_rms: float | None
+    gradient_max_abs: float | None
+    error: float | None
+
+
+@dataclass(slots=True)
+class SubjectReport:
+    """All about one scanned model: one element of `runs` in the JSON report."""
+
+    subject: SubjectFacts
+    precisions: list[PrecisionVerdict] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    coverage: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    error: ScanError | None = None
+    rules_run: list[str] = field(default_factory=list)
+    op_rows: list[OpRow] = field(default_factory=list, repr=False)
+    output_sample: list[float] = field(default_factory=list, repr=False)
+    loss_sample: list[float] = field(default_factory=list, repr=False)
+    weights: list[Weight] = field(default_factory=list, repr=False)
+    modules: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(slots=True)
+class Report:
+    """One run of the tool over one or more subjects."""
+
+    version: str
+    runs: list[SubjectReport] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings of all subjects, suppressed and baselined ones included."""
+        return [finding for run in self.runs for finding in run.findings]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The findings as a pandas table, one row each."""
+        from stabdiag.reports.csv import frame
+
+        return frame(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from stabdiag.reports.html import fragment
+
+        return fragment(self)
+
+    def __str__(self) -> str:
+        """The report as a terminal shows it."""
+        from stabdiag.reports.text import render
+
+        return render(self)
+
+    def exit_code(self, fail_on: str = "error") -> int:
+        """0: nothing new at or above `fail_on` (a severity or "never"); 1: findings; 2: a scan did not happen."""
+        if any(run.error for run in self.runs):
+            return 2
+        if fail_on == "never":
+            return 0
+        floor = Severity(fail_on).rank
+        return int(any(f.status == "new" and f.severity.rank >= floor for f in self.findings))

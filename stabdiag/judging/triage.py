@@ -1,0 +1,88 @@
+"""One cause, one finding: the same defect in several precisions is merged, and consequences are folded into their cause."""
+
+from __future__ import annotations
+
+from stabdiag.finding import Finding
+from stabdiag.rule import all_rules
+from stabdiag.trace import Trace
+from stabdiag.trace.formats import PRECISIONS
+
+
+def triage(findings: list[Finding], trace: Trace) -> list[Finding]:
+    """Merge and fold. What was folded is told in the cause's evidence, never dropped silently."""
+    return _fold(_merge(findings))
+
+
+def _merge(findings: list[Finding]) -> list[Finding]:
+    """Findings of one rule at one place become one, with all their precisions and the worst severity."""
+    merged: dict[tuple[object, ...], Finding] = {}
+    for finding in findings:
+        at = finding.location
+        key = (
+            finding.code,
+            finding.module,
+            finding.phase,
+            at and (at.path, at.line, at.column, at.library),
+            finding.op,
+        )
+        first = merged.setdefault(key, finding)
+        if first is finding:
+            continue
+        if finding.severity.rank > first.severity.rank:
+            finding.precisions, first.precisions = [*first.precisions, *finding.precisions], []
+            merged[key] = first = finding
+        else:
+            first.precisions.extend(finding.precisions)
+    for finding in merged.values():
+        finding.precisions = sorted(set(finding.precisions), key=_precision_order)
+    return list(merged.values())
+
+
+def _fold(findings: list[Finding]) -> list[Finding]:
+    """Drop findings that another one explains (`explains` of its rule), keeping their codes as evidence of the last cause."""
+    rules = all_rules()
+    causes: dict[int, Finding] = {}
+    for finding in findings:
+        for other in findings:
+            if other is not finding and finding.code in rules[other.code].explains and _same_place(other, finding):
+                causes[id(finding)] = other
+                break
+    kept = [finding for finding in findings if id(finding) not in causes]
+    for finding in findings:
+        if id(finding) not in causes:
+            continue
+        cause, passed = causes[id(finding)], {id(finding)}
+        while id(cause) in causes and id(cause) not in passed:
+            passed.add(id(cause))
+            cause = causes[id(cause)]
+        if id(cause) in causes:  # two rules explain each other: the first stays
+            kept.append(finding)
+            del causes[id(finding)]
+            continue
+        cause.evidence.setdefault("consequences", []).append(finding.code)
+        if finding.severity.rank > cause.severity.rank:
+            cause.severity = finding.severity
+    return kept
+
+
+def _same_place(cause: Finding, symptom: Finding) -> bool:
+    """Whether a symptom can come from a cause: the same line, or an op that the cause names as its consequence."""
+    if symptom.evidence.get("whole_model"):  # the loss, the steps, the signal: one cause anywhere is enough
+        return _formats(symptom) <= _formats(cause)
+    reached = cause.evidence.get("reaches", ())
+    if cause.location is not None and symptom.location is not None:
+        same_line = (cause.location.path, cause.location.line) == (symptom.location.path, symptom.location.line)
+        if same_line or symptom.evidence.get("op_index") in reached:
+            return _formats(symptom) <= _formats(cause) or not cause.precisions
+    if cause.location is None and symptom.location is None and cause.phase == symptom.phase == "step":
+        return True  # both are about an optimizer that no line of the file constructs
+    return symptom.evidence.get("op_index", -1) in reached
+
+
+def _formats(finding: Finding) -> set[str]:
+    """The formats it shows in: a cause that a cast finds is there under autocast, too."""
+    return {precision.removeprefix("amp-") for precision in finding.precisions}
+
+
+def _precision_order(name: str) -> int:
+    return PRECISIONS.index(name) if name in PRECISIONS else len(PRECISIONS)

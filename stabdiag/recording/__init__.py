@@ -1,0 +1,1 @@
+"""How one execution is recorded: ops, values, source lines, statistics."""

@@ -1,0 +1,128 @@
+"""Error against a reference run: the same op of two runs compared on a fixed sample of its result.
+
+Samples of the reference are kept (a few thousand values per result), never its tensors; both runs see the same weights, inputs
+and random draws, so what differs is the arithmetic. Ops are matched by where they are called, not by position: autocast and
+casts insert ops of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stabdiag.recording import stats
+from stabdiag.trace import Op, Value
+
+Sample = NDArray[np.float64]
+_Key = tuple[Any, ...]
+
+
+WHOLE = 1 << 18
+"""Outputs and gradients of so many elements are compared whole, larger ones by a sample of about as many: a norm of it is
+within 0.3 % of the whole's, and a copy of everything in float64 would take twice the memory of the model."""
+
+
+class Reference:
+    """Samples of every measured result of the reference run; its outputs and parameter gradients as `part` of each."""
+
+    def __init__(self) -> None:
+        self.results: dict[_Key, tuple[tuple[int, ...], Sample | None]] = {}
+        self.outputs: list[Tensor] = []
+        self.gradients: dict[str, Tensor] = {}
+
+    def keeper(self) -> Callable[[Op, Value, Tensor], None]:
+        """The `compare` of the tracer that records the reference run."""
+        key_of = _occurrences()
+
+        def keep(op: Op, value: Value, tensor: Tensor) -> None:
+            self.results[key_of(op)] = (value.shape, _sample(tensor))
+
+        return keep
+
+    def comparer(self) -> Callable[[Op, Value, Tensor], None]:
+        """The `compare` of a tracer that records a run to be compared: sets `value.error`."""
+        key_of = _occurrences()
+
+        def compare(op: Op, value: Value, tensor: Tensor) -> None:
+            kept = self.results.get(key_of(op))
+            if kept is not None and kept[0] == value.shape:
+                compared = relative_error if tensor.dtype.is_floating_point else _share_that_differs
+                value.error = compared(_sample(tensor), kept[1])
+
+        return compare
+
+
+def part(tensor: Tensor) -> Tensor:
+    """The elements that stand for an output or gradient, one-dimensional, in float64: a copy of the tensor or of its sample."""
+    flat = (tensor.to_dense() if tensor.is_sparse else tensor).detach().reshape(-1)
+    return flat[:: stats.coprime_stride(flat.numel(), WHOLE)].to(torch.float64, copy=True)
+
+
+def _sample(tensor: Tensor) -> Sample | None:
+    if tensor.dtype.is_floating_point:
+        return stats.sample(tensor)
+    positions = stats.sample_positions(tensor.numel())
+    with torch._C._DisableTorchDispatch():
+        return tensor.detach().flatten()[torch.from_numpy(positions).to(tensor.device)].double().cpu().numpy()
+
+
+def _share_that_differs(have: Sample | None, reference: Sample | None) -> float | None:
+    if have is None or reference is None or have.shape != reference.shape or not have.size:
+        return None
+    return float((have != reference).mean())
+
+
+def _occurrences() -> Callable[[Op], _Key]:
+    counts: dict[_Key, int] = {}
+
+    def key_of(op: Op) -> _Key:
+        at = op.location
+        key = (op.phase, op.module, op.call, op.name, op.layer, at and (at.path, at.line, at.column, at.library))
+        occurrence = counts.get(key, 0)
+        counts[key] = occurrence + 1
+        return (*key, occurrence)
+
+    return key_of
+
+
+def relative_error(have: Sample | None, reference: Sample | None) -> float | None:
+    """Relative L2 distance of two samples; infinities that both have (masks) count as equal. None when one sample is missing,
+    when only one is finite somewhere, or when the reference is all zero."""
+    if have is None or reference is None or have.shape != reference.shape:
+        return None
+    finite = np.isfinite(reference)
+    if not finite.all():
+        if not np.array_equal(have[~finite], reference[~finite]):
+            return None
+        have, reference = have[finite], reference[finite]
+    if not np.isfinite(have).all():
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        scale = float(np.abs(reference).max(initial=0.0))
+        if scale == 0.0:
+            return None
+        return float(np.linalg.norm((have - reference) / scale) / np.linalg.norm(reference / scale))
+
+
+def distance(have: list[Tensor], reference: list[Tensor]) -> tuple[float | None, float | None]:
+    """Relative L2 distance and cosine over lists of the parts of tensors; None where it is undefined."""
+    if len(have) != len(reference) or not reference:
+        return None, None
+    difference = square = own = dot = 0.0
+    for x, y in zip(have, reference, strict=True):
+        if x.shape != y.shape:
+            return None, None
+        square += float(y.dot(y))
+        own += float(x.dot(x))
+        dot += float(x.dot(y))
+        x = x - y
+        difference += float(x.dot(x))
+    if not (np.isfinite(difference) and np.isfinite(square) and square > 0):
+        return None, None
+    cosine = dot / (square**0.5 * own**0.5) if own > 0 else None
+    return (difference / square) ** 0.5, cosine

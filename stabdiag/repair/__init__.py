@@ -1,0 +1,1 @@
+"""Edits tried and proven."""

@@ -1,0 +1,1 @@
+"""One scan: the pipeline and the run of the tool."""

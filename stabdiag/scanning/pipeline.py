@@ -1,0 +1,127 @@
+"""The pipeline in one screen: load → probe → judge → triage → report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stabdiag.errors import ScanError
+from stabdiag.evidence.graph.structure import modules_of, weights_of_model
+from stabdiag.finding import Finding, Severity
+from stabdiag.judging.layers import layers_of, op_rows
+from stabdiag.judging.report import SubjectReport
+from stabdiag.judging.triage import triage
+from stabdiag.judging.verdict import verdicts
+from stabdiag.probe.process import probe_in_worker
+from stabdiag.rule import selected
+from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import SubjectFacts, Trace
+from stabdiag.trace.containment import contained
+
+Progress = Callable[[str, float], None]
+
+
+def scan(request: ScanRequest, progress: Progress | None = None) -> SubjectReport:
+    """Scan one subject in a worker process. Never raises for what the user's code does: see `SubjectReport.error`."""
+    trace, error = probe_in_worker(request, progress)
+    return report_on(trace, request, error)
+
+
+def scan_here(request: ScanRequest, progress: Progress | None = None) -> SubjectReport:
+    """Scan one subject in this process: for tests and notebooks, where a crash of the model's code may take the process along.
+
+    Raises SubjectError when the subject cannot be loaded.
+    """
+    from stabdiag.probe.here import probe_file
+
+    return report_on(probe_file(request, progress or _silent), request)
+
+
+def scan_model(
+    model: Any, inputs: Any, loss: Any = None, request: ScanRequest | None = None, progress: Progress | None = None
+) -> SubjectReport:
+    """Scan a live `nn.Module` in this process. Every tensor of it is left bit for bit as found.
+
+    Args:
+        model: in whatever mode and dtype; it is probed in train mode.
+        inputs: a tensor, a tuple of positional or a dict of keyword arguments; None infers them.
+        loss: `loss(output) -> scalar`; None infers the objective.
+        request: everything else; its target is ignored.
+        progress: told what runs and which share is done.
+    """
+    from stabdiag.probe.here import probe_live
+
+    request = request or ScanRequest(target=type(model).__name__)
+    return report_on(probe_live(model, inputs, loss, request, progress or _silent), request)
+
+
+def _silent(what: str, share: float) -> None:
+    pass
+
+
+def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None = None) -> SubjectReport:
+    """Judge what was recorded. A trace without a usable float32 run is an error, whatever else is known."""
+    if trace is None:
+        path, _, name = request.target.partition(":")
+        return SubjectReport(SubjectFacts(path, name, 0, "", ""), error=error)
+    base = trace.run("float32")
+    reference = trace.run("float64") or base
+    if error is None and base is not None and base.error is not None and not base.outputs:
+        cure = "; move what the code makes to the device, or scan with --device cpu" if "same device" in base.error else ""
+        error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
+    rules = selected(request.select, request.extend_select, request.ignore)
+    found: list[Finding] = []
+    for rule in sorted(rules, key=lambda rule: rule.code == "SD003"):  # last, because it tells which of the others failed
+        with contained(trace, rule.code, "rule"):
+            found += rule.check(trace, request.thresholds.get(rule.code))
+    for finding in found:
+        finding.path = trace.subject.path
+        if finding.code in request.severity:
+            finding.severity = Severity(request.severity[finding.code])
+    findings = triage(found, trace)
+    precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
+    for finding in findings:
+        if _nobody_asked(finding, request, trace):
+            finding.severity = Severity.WARNING
+    return SubjectReport(
+        subject=trace.subject,
+        precisions=precisions,
+        findings=sorted(findings, key=_order),
+        layers=layers_of(trace),
+        coverage=coverage(trace),
+        training=trace.experiments.get("training", {}),
+        error=error,
+        rules_run=[rule.code for rule in rules],
+        op_rows=op_rows(trace),
+        output_sample=reference.output_sample if reference is not None else [],
+        loss_sample=[reference.loss] if reference is not None and reference.loss is not None else [],
+        weights=weights_of_model(trace),
+        modules=modules_of(trace),
+    )
+
+
+def _nobody_asked(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
+    """Whether an error is about 16 bits only, which neither request nor file ask for, and in a library's code: the verdict of
+    the precision says what is the matter, and nobody who reads it can edit the line."""
+    narrow = bool(finding.precisions) and not {"float32", "float64"} & set(finding.precisions)
+    library = finding.location is not None and bool(finding.location.library)
+    asked = bool(request.precisions or "precisions" in trace.subject.training or finding.code in request.severity)
+    return finding.severity is Severity.ERROR and narrow and library and not asked
+
+
+def coverage(trace: Trace) -> dict[str, object]:
+    """What was seen, what was not, and what it cost in bare training steps."""
+    base = trace.base
+    return {
+        "ops": len(base.ops) if base else 0,
+        "batches": base.batches if base else 0,
+        "seeds": len(trace.seeds()),
+        "spent": trace.spent,
+        "unseen": trace.unseen,
+    }
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    at = finding.location
+    place = (at.path, at.line, at.column or 0) if at is not None else ("", 0, 0)
+    return (-finding.severity.rank, finding.code, place, finding.module, finding.message)

@@ -1,0 +1,1 @@
+"""What is asked for: requests, configuration, and the values that settings may have."""

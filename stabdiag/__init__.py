@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Finding", "Report", "Severity", "__version__", "scan"]
 
-_HOMES = {"Finding": "finding", "Report": "report", "Severity": "finding", "scan": "api"}
+_HOMES = {"Finding": "finding", "Report": "judging.report", "Severity": "finding", "scan": "api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import stabdiag
 from stabdiag.trace import Location
 
 _OURS = str(Path(stabdiag.__file__).parent) + "/"
-_INSTEAD_OF_TORCH = _OURS + "probe/unfused.py"
+_INSTEAD_OF_TORCH = _OURS + "recording/unfused.py"
 _TORCH = str(Path(torch.__file__).parent) + "/"
 _PACKAGES = tuple(
     {

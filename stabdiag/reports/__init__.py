@@ -1,6 +1,6 @@
 """One file per report format: `stabdiag/reports/NAME.py` with `render(report) -> str` and its file suffix.
 
-The listing of this folder is the list of formats; files with a leading underscore are shared by several of them.
+The listing of this folder is the list of formats; `parts` holds what several of them share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stabdiag.judging.report import Report
 @cache
 def formats() -> tuple[str, ...]:
     """The names of all formats, sorted."""
-    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__) if info.name[0] != "_"))
+    return tuple(sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.ispkg))
 
 
 def renderer(name: str) -> Callable[[Report], str]:

@@ -273,7 +273,7 @@ def test_a_dict_is_found_by_the_keys_it_is_asked_for(loaded):
 
 
 def test_the_number_of_trials_is_bounded(loaded, monkeypatch):
-    from stabdiag.subject.inputs.sources import infer
+    from stabdiag.subject.inputs import infer
 
     tried = []
     attempt = infer.attempt

@@ -95,12 +95,15 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
-from stabdiag.evidence.signal.depth import gradient_of, most_precise, weights_of
+from stabdiag.evidence.signal.depth import FIRST_TO_LAST, gradient_of, most_precise, weights_of
 from stabdiag.evidence.signal.initialisation import as_code, behind, remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
 
+KIND = "depth"
+LEVEL = "op"
+FACT = FIRST_TO_LAST
 explains = ("SD101",)
 
 
@@ -169,8 +172,6 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
     shown = ", ".join(f"`{p.name}`" for p in stuck[:3]) + (f" and {len(stuck) - 3} more" if len(stuck) > 3 else "")
     steps = " at steps 0 and 2" if severity is Severity.ERROR else " at the start (later steps were not measured)"
     return Finding(
-        "",
-        "",
         severity,
         f"the gradient of {shown} is exactly zero{steps}: {why}",
         module=(cut.module or cut.layer) if cut is not None else stuck[-1].module,

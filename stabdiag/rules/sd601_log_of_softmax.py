@@ -95,6 +95,8 @@ from stabdiag.evidence.expressions.wording import argument, dimension
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD302", "SD304", "SD401", "SD505", "SD608")
 
 

@@ -96,6 +96,8 @@ from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD302", "SD303")
 
 _WHAT = {

@@ -67,6 +67,8 @@ from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD102", "SD301")
 
 

@@ -80,13 +80,17 @@ def test_the_verdict_knows_that_it_blocks(rule: Rule, trace: Trace) -> None:
     assert failing.reason.startswith("SD999 wrong-output")
 
 
-def test_what_it_explains_is_folded_into_it_and_blocks_through_it(rule: Rule, trace: Trace) -> None:
+@pytest.mark.parametrize(("blocks", "verdict"), [(False, "at-risk"), (True, "fails")])
+def test_a_cause_blocks_through_what_is_folded_into_it_unless_it_speaks_for_itself(
+    rule: Rule, trace: Trace, monkeypatch: pytest.MonkeyPatch, blocks: bool, verdict: str
+) -> None:
+    monkeypatch.setattr(rule.module, "BLOCKS", blocks)
     (cause,) = rule.check(trace)
-    cause.blocks = []
     symptom = all_rules()["SD302"].finding(Severity.WARNING, "", precisions=["float16"], location=cause.location)
     kept = triage([cause, symptom], trace)
     assert kept == [cause] and cause.consequences == [symptom]
-    assert verdicts(trace, kept, ["float16"])[0].verdict == "at-risk"
+    assert verdicts(trace, kept, ["float16"])[0].verdict == verdict
+    assert bool(symptom.blocks) is not blocks
 
 
 def test_it_is_repaired_in_its_turn(rule: Rule, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ from stabdiag.evidence.signal.depth import (
     rechecks,
     starved_layer,
 )
-from stabdiag.evidence.signal.initialisation import as_code, remedy
+from stabdiag.evidence.signal.initialisation import remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Trace
@@ -204,8 +204,8 @@ def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
         },
         fixes=[
             *cause.fixes,
-            Fix("layer-norm", "normalise behind every layer", f"nn.LayerNorm({cause.width}),") if cause.width else _NORM,
-            Fix("residual", "carry the signal past every layer", "x = x + block(x)"),
+            Fix("layer-norm", "normalise behind every layer") if cause.width else _NORM,
+            Fix("residual", "carry the signal past every layer"),
         ],
     )
 
@@ -217,7 +217,7 @@ def _reaches(trace: Trace) -> list[int]:
     return list(range(course.ops[0].index, course.ops[-1].index + 1)) if course is not None else []
 
 
-_NORM = Fix("layer-norm", "normalise behind every layer", "nn.LayerNorm(width),")
+_NORM = Fix("layer-norm", "normalise behind every layer")
 
 
 def _over_time(trace: Trace, course: Course, severity: Severity, starved: Op | None = None) -> Finding:
@@ -230,10 +230,10 @@ def _over_time(trace: Trace, course: Course, severity: Severity, starved: Op | N
         notes.append(f"evidence: `{starved.layer}` makes the first state and has no other way to the loss")
         location = course.ops[0].location or location
     steps = 3 / course.slope
-    fixes = [remedy(course.weight, "", recurrent=True)]
+    fixes = [remedy("", recurrent=True)]
     if not course.carried:
-        fixes.append(Fix("gated-recurrence", "gate the state", f"{as_code(parameter.module)} = nn.LSTM(…)"))
-    fixes.append(Fix("read-all-steps", "let the loss read more than the last step", "out = out.mean(1)"))
+        fixes.append(Fix("gated-recurrence", "gate the state"))
+    fixes.append(Fix("read-all-steps", "let the loss read more than the last step"))
     return Finding(
         severity,
         f"the gradient of the state of `{course.weight}` shrinks {10**course.slope:.2g} times per time step: "

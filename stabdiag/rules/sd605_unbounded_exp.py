@@ -92,7 +92,6 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.forms import EXP, LATE_CLAMP, SIGMOID_BY_HAND
 from stabdiag.evidence.expressions.judgement import Judgement, judgements
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
@@ -124,10 +123,8 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 
 def _fixes(found: Judgement) -> list[Fix]:
-    z = argument(found.op) or "z"
-    name = found.op.name.strip("_")
-    clamp = Fix("clamp-exponent", "bound the exponent, not its exp", f"torch.{name}(({z}).clamp(max=20.0))")
+    clamp = Fix("clamp-exponent", "bound the exponent, not its exp")
     if found.expression.form == SIGMOID_BY_HAND:
-        return [Fix("sigmoid", "use the stable function", f"torch.sigmoid(-({z}))")]
-    softplus = Fix("positive", "or grow linearly", f"F.softplus({z})")
+        return [Fix("sigmoid", "use the stable function")]
+    softplus = Fix("positive", "or grow linearly")
     return [clamp] if found.expression.form == LATE_CLAMP else [clamp, softplus]

@@ -107,23 +107,23 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
             f"{_WHAT[found.expression.form]} {shown}, which nothing keeps {kept}: it has {found.observed()} here, and it "
             f"breaks at {found.limits()}",
             label,
-            _fixes(found, operand or "x"),
+            _fixes(found),
         )
 
 
-def _fixes(found: Judgement, operand: str) -> list[Fix]:
+def _fixes(found: Judgement) -> list[Fix]:
     if found.expression.form == QUOTIENT:
         return [
-            Fix("guarded-division", "keep the denominator from 0", f"({operand}).clamp(min=1e-6)"),
-            Fix("positive", "make it positive", f"F.softplus({operand}) + 1e-6"),
+            Fix("guarded-division", "keep the denominator from 0"),
+            Fix("positive", "make it positive"),
         ]
     if found.expression.form in (POWER, ROOT):
-        return [Fix("guarded-root", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
+        return [Fix("guarded-root", "keep the base from 0")]
     cause = found.cause
     if cause is not None and cause.name.strip("_") == "exp":
-        return [Fix("cancel-log-exp", "work with the logarithm itself", f"{argument(cause) or 'exponent'}")]
+        return [Fix("cancel-log-exp", "work with the logarithm itself")]
     return [
-        Fix("guarded-log", "keep the operand from 0", f"torch.{found.op.name.strip('_')}(({operand}).clamp(min=1e-6))"),
-        Fix("positive", "make it positive", f"torch.{found.op.name.strip('_')}(F.softplus({operand}) + 1e-6)"),
-        Fix("xlogy", "x·log x that is 0 at 0", f"torch.xlogy(x, {operand})"),
+        Fix("guarded-log", "keep the operand from 0"),
+        Fix("positive", "make it positive"),
+        Fix("xlogy", "x·log x that is 0 at 0"),
     ]

@@ -22,7 +22,7 @@ ERROR_AT_RISK, ERROR_FAILS = 0.2, 0.5  # relative error of the outputs; healthy 
 COSINE_AT_RISK, COSINE_FAILS = 0.9, 0.5  # of the parameter gradients with the reference's; healthy ones reach 0.967
 RANK = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3}
 MUST_HOLD = (
-    *("SD301", "SD302", "SD303", "SD304", "SD305", "SD403", "SD104", "SD105", "SD501", "SD502", "SD503", "SD505"),
+    *("SD103", "SD301", "SD302", "SD303", "SD304", "SD305", "SD403", "SD104", "SD105", "SD501", "SD502", "SD503", "SD505"),
     *("SD610",),
 )
 

@@ -1,17 +1,17 @@
-"""A loss is given what it makes itself: probabilities where it wants logits, or numbers that are no logarithms where it wants those.
+"""A loss applies softmax or sigmoid to what is their result already, or is given no logarithms where it wants those.
 
 ## What it does
 Follows the operand of a loss back through views. Warning: the output of a softmax or sigmoid goes into a cross-entropy or a
 binary cross-entropy with logits, which apply softmax and sigmoid once more. Error: what goes into `nll_loss`, `ctc_loss` or
 `kl_div` holds values above 0, which no logarithm of a probability is: raw logits, or probabilities.
 
-The finding states the bound below which the loss cannot fall. Between 0 and 1, logits of C classes reach at best
-ln(e + C - 1) - 1, whatever the targets; for a binary loss it is ln 2 where the target is 0 and ln(1 + 1/e) = 0.31 where it is 1.
-A loss without the logarithm has no lower bound.
+The finding states the bound below which the loss cannot fall. With logits between 0 and 1, that of C classes reaches at best
+ln(e + C - 1) - 1, whatever the targets; a binary one ln 2 where the target is 0 and ln(1 + 1/e) = 0.31 where it is 1. A loss
+without the logarithm has no lower bound.
 
 ## Why it matters
-Training works, a little: the gradient is damped by the second softmax, the loss stalls at its bound, and nothing raises. With raw
-logits `nll_loss` falls forever and its optimum is no classifier.
+Training works, a little: the gradient is damped by the second softmax, the loss stalls at its bound, and nothing raises. With
+raw logits `nll_loss` falls forever and its optimum is no classifier.
 
 ## Bad
 ```python
@@ -54,9 +54,9 @@ def loss(output):
 ```
 
 ## What it does not detect
-A softmax whose result is scaled before the loss (a temperature), log_softmax applied twice (it changes nothing the second time),
-and losses written by hand. Negative numbers that do not add up to one as probabilities (log-sigmoids of one class against the
-rest) are a choice.
+A softmax whose result is scaled before the loss (a temperature), log_softmax applied twice (it changes nothing the second
+time), and losses written by hand. Negative numbers that do not add up to one as probabilities (log-sigmoids of one class
+against the rest) are a choice.
 
 ## Thresholds
 - `above` = 1e-3: largest value that rounding and an epsilon inside a logarithm leave of the logarithm of a probability.
@@ -71,7 +71,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import e, exp, log, log1p
 
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
@@ -113,7 +112,6 @@ def _twice(trace: Trace, run: Run, op: Op) -> Finding | None:
     place = trace.place(squashed)
     where = f" ({place.path}:{place.line})" if place is not None else ""
     floor = f": it cannot fall below {bound:.3g}, and the gradient is damped" if plain else ", and the gradient is damped"
-    z = argument(squashed) or "z"
     return Finding(
         "",
         "",
@@ -123,7 +121,7 @@ def _twice(trace: Trace, run: Run, op: Op) -> Finding | None:
         precisions=probed(trace),
         label=f"{again} of a {first}",
         evidence={"op_index": op.index, "bound": bound if plain else None},
-        fixes=[Fix("pass-logits", f"give the loss the logits, without the {first}", z)],
+        fixes=[Fix("pass-logits", f"give the loss the logits, without the {first}")],
     )
 
 
@@ -145,18 +143,17 @@ def _no_logarithm(trace: Trace, run: Run, op: Op, above: float) -> Finding | Non
         return None
     probabilities = stats.min >= 0.0 and stats.max <= 1.0 + above
     what = "probabilities, not their logarithms" if probabilities else "raw scores, no logarithms of probabilities"
-    x = "logits" if probabilities else argument(op) or "logits"
     return Finding(
         "",
         "",
         Severity.ERROR,
-        f"`{op.name.removesuffix('_forward').lstrip('_')}` is given {what} (up to {stats.max:.3g}, where a logarithm ends at 0): "
+        f"`{op.name.removesuffix('_forward').lstrip('_')}` is given {what} (up to {stats.max:.3g}; a logarithm ends at 0): "
         + ("its gradient is that of no likelihood" if probabilities else "the loss has no lower bound"),
         **at(op),
         precisions=probed(trace),
         label="wants logarithms of probabilities",
         evidence={"op_index": op.index, "largest": stats.max, "smallest": stats.min},
-        fixes=[Fix("log-softmax", "take the logarithm of the softmax first", f"F.log_softmax({x}, dim=-1)")],
+        fixes=[Fix("log-softmax", "give it the log_softmax of the scores")],
     )
 
 

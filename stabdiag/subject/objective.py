@@ -80,8 +80,8 @@ def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
     parts = parts_of(output, model) or [(p, t) for p, t in leaves(output) if t.is_floating_point() and t.numel()][:1]
     if not parts:
         raise SubjectError(
-            f"{type(model).__name__} cannot be judged: its output holds no floating-point tensor; expected forward to return one, "
-            "or a loss(output) in the file.",
+            f"{type(model).__name__} cannot be differentiated: its output holds no float tensor; expected forward to return "
+            "one, or a loss(output) in the file.",
             "forward",
         )
     terms = [_term(path, tensor, inputs, index) for index, (path, tensor) in enumerate(parts)]

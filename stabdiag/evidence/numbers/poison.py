@@ -134,9 +134,9 @@ def healed_wrong(run: Run, birth: Birth) -> Op | None:
         value = run.output_of(op)
         if op.name in WRITES_A_CONSTANT and op.name != "where":
             continue
-        if value is not None and value.error is not None and value.error > HEALED_WRONG and is_live(run, index):
-            if op.phase == "backward" or _stays_wrong(run, op):
-                return op
+        wrong = value is not None and value.error is not None and value.error > HEALED_WRONG and is_live(run, index)
+        if wrong and (op.phase == "backward" or _stays_wrong(run, op)):
+            return op
     return None
 
 

@@ -102,12 +102,16 @@ from typing import Any
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
-from stabdiag.evidence.signal.depth import gradient_of, most_precise, weights_of
+from stabdiag.evidence.signal.depth import FIRST_TO_LAST, gradient_of, most_precise, weights_of
 from stabdiag.evidence.signal.initialisation import behind, remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
 
+KIND = "depth"
+LEVEL = "op"
+BLOCKS = True
+FACT = FIRST_TO_LAST
 explains = ("SD101", "SD501", "SD502", "SD503")
 
 
@@ -152,8 +156,6 @@ def _nothing_learns(trace: Trace, run: Run, found: dict[str, Any]) -> Finding:
         label, evidence = "constant from here on", "redrawn at 1, 3 and 10 times the usual scale, they do not change the loss"
         fix = _depends_again(run, cut)
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         message,
         module=(cut.module or cut.layer) if cut is not None else "",
@@ -231,8 +233,6 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
     shown = ", ".join(f"`{p.name}`" for p in stuck[:3]) + (f" and {len(stuck) - 3} more" if len(stuck) > 3 else "")
     steps = " at steps 0 and 2" if severity is Severity.ERROR else " at the start (later steps were not measured)"
     return Finding(
-        "",
-        "",
         severity,
         f"the gradient of {shown} is exactly zero{steps}: {why}",
         module=(cut.module or cut.layer) if cut is not None else stuck[-1].module,

@@ -95,6 +95,9 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import format_of
 
+KIND = "range"
+LEVEL = "op"
+BLOCKS = True
 explains = ("SD801", "SD803")  # steps that never start
 
 
@@ -136,8 +139,6 @@ def _of_the_step(trace: Trace) -> Iterator[Finding]:
             continue
         what = {"nan": "NaN", "inf": "infinite"}[born["kind"]]
         yield Finding(
-            "",
-            "",
             Severity.ERROR if steps.chosen(facts) else Severity.WARNING,
             f"step {run['taken']} of {steps.named(facts)} leaves weights that are not finite: `{born['op']}` makes "
             f"{born['nonfinite']:,} of {born['count']:,} elements {what}",
@@ -172,8 +173,6 @@ def _finding(trace: Trace, run: Run, birth: Birth) -> Finding:
     if run.step:
         notes.append(f"evidence: shows after {run.step} optimizer steps")
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         message,
         module=op.module or op.layer,

@@ -106,6 +106,9 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Run, Trace
 from stabdiag.trace.formats import format_of
 
+KIND = "expression"
+LEVEL = "line"
+BLOCKS = True
 explains = ("SD301", "SD606", "SD608")
 
 
@@ -149,8 +152,6 @@ def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
         given = f"the epsilon {facts['eps']:g} of {steps.named(facts)} is 0 in {precision}" if facts["eps"] else ""
         given = given or f"{steps.named(facts)} has an epsilon of 0"
         yield Finding(
-            "",
-            "",
             _chosen(trace, facts, broken),
             f"{given}: where a gradient squares to 0, the step divides by 0, and the weights are not finite after step "
             f"{broken[0]['taken']}",
@@ -192,8 +193,6 @@ def _finding(trace: Trace, run: Run, epsilon: Epsilon, severity: Severity, when:
     )
     smallest = f"u = {format.unit_roundoff:.2g}" if epsilon.absorbed else f"smallest number {format.smallest:.2g}"
     return Finding(
-        "",
-        "",
         severity,
         f"the epsilon {abs(epsilon.value):.3g} is {how} ({smallest}): `{epsilon.consumer.name}` is not finite there; {when}",
         module=op.module or op.layer,

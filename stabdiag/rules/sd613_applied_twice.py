@@ -75,6 +75,9 @@ from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 
+KIND = "expression"
+LEVEL = "line"
+
 _SQUASHES = {"_softmax": "softmax", "sigmoid": "sigmoid", "sigmoid_": "sigmoid"}
 _LIKELIHOODS = ("nll_loss_forward", "nll_loss2d_forward", "nll_loss_nd", "_ctc_loss")
 
@@ -113,8 +116,6 @@ def _twice(trace: Trace, run: Run, op: Op) -> Finding | None:
     where = f" ({place.path}:{place.line})" if place is not None else ""
     floor = f": it cannot fall below {bound:.3g}, and the gradient is damped" if plain else ", and the gradient is damped"
     return Finding(
-        "",
-        "",
         Severity.WARNING,
         f"the loss applies {again} to what is the result of a {first} already{where}{floor}",
         **at(op),
@@ -144,8 +145,6 @@ def _no_logarithm(trace: Trace, run: Run, op: Op, above: float) -> Finding | Non
     probabilities = stats.min >= 0.0 and stats.max <= 1.0 + above
     what = "probabilities, not their logarithms" if probabilities else "raw scores, no logarithms of probabilities"
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         f"`{op.name.removesuffix('_forward').lstrip('_')}` is given {what} (up to {stats.max:.3g}; a logarithm ends at 0): "
         + ("its gradient is that of no likelihood" if probabilities else "the loss has no lower bound"),

@@ -23,12 +23,12 @@ from typing import Any
 
 from torch import nn
 
-from stabdiag.evidence.numbers.loss_scale import recommended_scale
+from stabdiag.evidence.numbers.loss_scale import FIRST_SCALE, recommended_scale
 from stabdiag.probe.birth import birth
 from stabdiag.probe.curvature import sharpness
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
-from stabdiag.probe.training import FIRST_SCALE, Trainer
+from stabdiag.probe.training import Trainer
 from stabdiag.settings.request import DEFAULT_PRECISIONS, ScanRequest
 from stabdiag.trace import Trace
 

@@ -47,7 +47,7 @@ SCAN_OPTIONS: dict[str, Any] = {
     "memory_limit": Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the worker, such as 8G.")],
     "config": Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration instead of the nearest pyproject.toml.")],
 }
-"""Options of every command that scans, by parameter; they come behind the command's own."""
+"""Options of every command that scans, by parameter; they come before the command's own."""
 
 
 def scans(command: Callable[..., int]) -> Callable[..., int]:
@@ -62,7 +62,8 @@ def scans(command: Callable[..., int]) -> Callable[..., int]:
     def wrapped(**given: Any) -> int:
         return command(**{name: value for name, value in given.items() if name in own.parameters})
 
-    wrapped.__signature__ = own.replace(parameters=[*own.parameters.values(), *shared])  # type: ignore[attr-defined]
+    others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+    wrapped.__signature__ = own.replace(parameters=[*shared, *others])  # type: ignore[attr-defined]
     wrapped.__annotations__ = command.__annotations__ | SCAN_OPTIONS
     return wrapped
 

@@ -77,6 +77,7 @@ class Op:
         forward: for backward ops, the forward op they differentiate, if known.
         facts: what rules asked to be measured here, by measurement name; numbers and lists that add over batches and calls.
         recording: autograd was recording; it is not under no_grad nor inside the forward of a custom autograd function.
+        tracked: a gradient could flow back from here: some input requires one.
     """
 
     index: int
@@ -94,6 +95,7 @@ class Op:
     forward: int | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     recording: bool = True
+    tracked: bool = False
 
     @property
     def site(self) -> tuple[Any, ...]:

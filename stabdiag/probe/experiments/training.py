@@ -44,6 +44,9 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
     base = trace.run("float32")
     if request.steps <= 0 or base is None or base.loss is None:
         return
+    if not any(p.requires_grad for p in recorder.subject.model.parameters()):
+        trace.unseen.append("training steps: the model has no parameter to train")
+        return
     found: dict[str, Any] = {"steps": request.steps, "clip": request.clip, "rows": [], "runs": [], "curvature": {}}
     found |= {"interrupted": False, "precisions_chosen": request.precisions != list(DEFAULT_PRECISIONS)}
     trace.experiments["training"] = found

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+import stabdiag
+
+ROOT = str(Path(stabdiag.__file__).parents[1])
 MODEL = """
 import torch
 from torch import nn
@@ -80,11 +83,10 @@ def scan(tmp_path: Path):
     def run(text: str | bytes, *options: str, name: str = "model.py", limit: float = 120.0, **environment: str) -> Outcome:
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        command = [sys.executable, "-m", "stabdiag", "scan", name, "-f", "json", *options]
-        roots = os.pathsep.join(p for p in sys.path if p)
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, timeout=limit, env={**os.environ, "PYTHONPATH": roots, **environment}
-        )
+        # As the installed script starts: nothing is imported from the working directory.
+        start = f"import sys; sys.path.append({ROOT!r}); from stabdiag.__main__ import main; main()"
+        command = [sys.executable, "-P", "-c", start, "scan", name, "-f", "json", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=limit, env={**os.environ, **environment})
         try:
             runs = json.loads(done.stdout)["runs"]
         except ValueError:

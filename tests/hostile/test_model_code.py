@@ -28,12 +28,13 @@ ENDS = {
         source(rest="class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute"), 2, "Mute"),
     "raises what cannot be printed in forward": (
         source(forward="raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})"), 2, "Mute"),
-    "recurses without end": (source(forward="return self.forward(x)"), 2, "recursion"),
+    "recurses without end": (source(forward="return self.forward(x)"), 2, "without end"),
     "recurses in build": (source(build="return build_model()"), 2, "recurs"),
     "closes all files": (source(forward="import os; os.closerange(3, 256)"), 2, "closed files"),
-    "closes stdout and stderr": (source(forward="import os; os.close(1); os.close(2)"), 0, ""),
+    "closes stdout and stderr": (source(rest="import os; os.close(1); os.close(2)"), 0, ""),
     "replaces sys.stdout": (source(rest="import sys; sys.stdout = sys.stderr = None"), 0, ""),
-    "prints a finished scan": (source(rest="""print('{"done": true}')""", forward="import os; os.write(1, b'{\"done\": true}\\n')"), 0, ""),
+    "prints a finished scan": (
+        source(rest="""print('{"done": true}')""", forward="import os; os.write(1, b'{\"done\": true}\\n')"), 0, ""),
     "writes to every pipe that it finds": (
         source(forward="""
             import os
@@ -55,11 +56,15 @@ ENDS = {
     "has a train() that raises": (source(methods="def train(self, mode=True): raise ValueError('no')"), 2, "no"),
     "has no truth value": (source(methods="def __bool__(self): raise ValueError('neither')"), 0, ""),
     "has a length that lies": (source(methods="def __len__(self): return 0"), 0, ""),
-    "compares with everything": (source(methods="def __eq__(self, other): raise ValueError\n__hash__ = None"), 0, ""),
+    "compares with everything": (
+        source(methods="def __eq__(self, other): raise ValueError\n__hash__ = object.__hash__"), 0, ""),
     "answers any attribute": (
-        source(methods="def __getattr__(self, name):\n    try: return super().__getattr__(name)\n    except AttributeError: return 0"),
-        0, ""),
-    "is compiled by a decorator": (source().replace("class Net(", "@torch.compile(fullgraph=True)\ndef g(x): return x\nclass Net("), 0, ""),
+        source(methods="""
+            def __getattr__(self, name):
+                try: return super().__getattr__(name)
+                except AttributeError: return 0"""), 0, ""),
+    "is compiled by a decorator": (
+        source(rest="@torch.compile(fullgraph=True)\ndef twice(x): return 2 * x", forward="h = twice(h)"), 0, ""),
     "compiles itself": (source(build="model = Net(); model.compile(); return model"), 0, ""),
     "is compiled": (source(build="return torch.compile(Net(), mode='max-autotune')"), 0, ""),
     "has 200 wrappers": (source(
@@ -67,9 +72,9 @@ ENDS = {
         "    def forward(self, x): return self.inner(x)",
         build="model = Net()\nfor _ in range(200): model = Wrap(model)\nreturn model"), 0, ""),
     "keeps a default dtype of float64": (source(rest="torch.set_default_dtype(torch.float64)"), 0, ""),
-    "is a half model": (source(build="return Net().half()"), 0, ""),
-    "is a bfloat16 model": (source(build="return Net().bfloat16()"), 0, ""),
-    "is a float64 model": (source(build="return Net().double()"), 0, ""),
+    "is a half model": (source(build="return Net().half()").replace("def example_inputs", "def _unused"), 0, ""),
+    "is a bfloat16 model": (source(build="return Net().bfloat16()").replace("def example_inputs", "def _unused"), 0, ""),
+    "is a float64 model": (source(build="return Net().double()").replace("def example_inputs", "def _unused"), 0, ""),
 }  # fmt: skip
 
 
@@ -99,7 +104,7 @@ CANNOT_TRAIN = {
 def test_a_model_that_cannot_be_trained_does_not_pass(scan, name: str) -> None:
     outcome = scan(CANNOT_TRAIN[name])
     assert outcome.code in (1, 2), outcome.stderr
-    assert "model.py" in outcome.error or any(f["severity"] == "error" for f in outcome.run["findings"])
+    assert outcome.error or any(f["severity"] == "error" for f in outcome.run["findings"])
     assert outcome.verdict("float32") not in ("safe", "safe-with-scaling")
 
 

@@ -65,7 +65,8 @@ class Recorder:
         if emulate is None:
             emulate = how.compute in HALF and self.device.type == "cpu"
         with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
-            model.train()
+            if not self.subject.keeps_mode:
+                model.train()
             yield Stage(model, how, self.device, emulate)
 
     def inputs(self, stage: Stage, batch: int) -> Inputs:
@@ -166,11 +167,8 @@ class Recorder:
         outputs: list[Tensor] = []
         try:
             with torch.no_grad(), tracer, stage.precision.context(stage.device.type):
-                output = stage.model(*inputs.args, **inputs.kwargs)
-                outputs = self._outputs(tracer, output)
-                tracer.phase = "loss"
-                loss = self.subject.loss(output, inputs)
-                run.loss_value, run.loss = tracer.value_of(loss), float(loss)
+                loss, outputs = self._forward(stage, tracer, inputs)
+                run.loss = float(loss)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         if against is not None and outputs:
@@ -181,12 +179,7 @@ class Recorder:
         """Run it; returns the parts of the outputs."""
         run = tracer.run
         with stage.precision.context(stage.device.type):
-            output = stage.model(*inputs.args, **inputs.kwargs)
-            parts = self._outputs(tracer, output)
-            tracer.phase = "loss"
-            loss = self.subject.loss(output, inputs)
-            run.loss_value = tracer.value_of(loss)
-        del output
+            loss, parts = self._forward(stage, tracer, inputs)
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
@@ -194,10 +187,30 @@ class Recorder:
             backward(loss, scale)
         return parts
 
-    def _outputs(self, tracer: Tracer, output: Any) -> list[Tensor]:
-        """Note the outputs of the model; returns the part of each."""
+    def _forward(self, stage: Stage, tracer: Tracer, inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
+        """Forward and loss; returns the loss and the parts of the outputs. What runs behind the last model is the loss."""
         run = tracer.run
-        found = [t for _, t in named_tensors(output) if t.is_floating_point()]
+        outputs: list[Any] = []
+        behind = 0
+
+        def returned(output: Any) -> None:
+            nonlocal behind
+            outputs.append(output)
+            behind = len(run.ops)
+
+        output = self.subject.play(stage.model, inputs, returned)
+        for op in run.ops[behind:]:
+            op.phase = "loss"
+        parts = self._outputs(tracer, outputs)
+        tracer.phase = "loss"
+        loss = self.subject.loss(output, inputs)
+        run.loss_value = tracer.value_of(loss)
+        return loss, parts
+
+    def _outputs(self, tracer: Tracer, outputs: list[Any]) -> list[Tensor]:
+        """Note what the models returned; returns the part of each tensor."""
+        run = tracer.run
+        found = [t for output in outputs for _, t in named_tensors(output) if t.is_floating_point()]
         run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             if run.precision in ("float64", "float32"):

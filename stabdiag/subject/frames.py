@@ -50,6 +50,11 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def whole(error: BaseException, limit: int = 500) -> str:
+    """`ValueError: all that it says`, on one line, cut to `limit` characters."""
+    return f"{type(error).__name__}: {' '.join(said_by(error).split())[:limit]}"
+
+
 def place(error: BaseException) -> str:
     """` at model.py:12`, the innermost frame of the author's, or nothing when there is none."""
     if isinstance(error, SyntaxError) and error.filename:

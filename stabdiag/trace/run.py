@@ -168,6 +168,7 @@ class Run:
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
             gradient_cosine likewise. None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        error_phase, error_at: in which phase ("forward", "loss", "backward") and at which of the author's lines.
         raised: set as well where it broke because of its numbers.
     """
 
@@ -190,6 +191,8 @@ class Run:
     gradient_error: float | None = None
     gradient_cosine: float | None = None
     error: str | None = None
+    error_phase: str = ""
+    error_at: Location | None = None
     raised: Raised | None = None
 
     @property

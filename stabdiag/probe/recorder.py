@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stabdiag.probe.guest import as_found, seed_everything
-from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
+from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision, unrounded
 from stabdiag.recording import stats
 from stabdiag.recording.reference import Reference, distance, part
 from stabdiag.recording.replay import Replay
@@ -32,11 +32,17 @@ class Stage:
     precision: Precision
     device: torch.device
     emulate: bool
+    unrounded: bool = False
 
     @property
     def mode(self) -> str:
         """How 16-bit arithmetic is done."""
         return "emulated" if self.emulate else "native"
+
+    @property
+    def execute(self) -> Execute:
+        """How an op is run."""
+        return emulated if self.emulate else unrounded if self.unrounded else plain
 
 
 @dataclass
@@ -47,6 +53,7 @@ class Recorder:
         subject: what is run; device: where; measurements: what rules want recorded.
         replay: random draws of the first run on each batch, given back to the later ones.
         reference: samples of the reference run on batch 0, once it was recorded; experiments compare against it.
+        unrounded: whether the float64 runs undo the author's casts to narrow formats; False where the model cannot do without.
     """
 
     subject: Subject
@@ -54,6 +61,7 @@ class Recorder:
     measurements: list[Measurement | ParameterMeasurement] = field(default_factory=list)
     replays: dict[Any, Replay] = field(default_factory=dict)
     reference: Reference | None = None
+    unrounded: bool = True
 
     @contextmanager
     def stage(self, name: str, *, model: nn.Module | None = None, emulate: bool | None = None) -> Iterator[Stage]:
@@ -64,7 +72,7 @@ class Recorder:
             emulate = how.compute in HALF and self.device.type == "cpu"
         with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
             model.train()
-            yield Stage(model, how, self.device, emulate)
+            yield Stage(model, how, self.device, emulate, self.unrounded and how.cast == torch.float64)
 
     def inputs(self, stage: Stage, batch: int) -> Inputs:
         """Batch `batch`, floating-point tensors in the stage's precision."""
@@ -105,7 +113,7 @@ class Recorder:
         seed_everything(SEED + batch)
         inputs = self.inputs(stage, batch)
         replay = self.replays.get((batch, seed, step))
-        execute: Execute = emulated if stage.emulate else plain
+        execute = stage.execute
         if replay is None:
             replay = self.replays[(batch, seed, step)] = Replay()
             execute = replay.recording(execute)
@@ -155,7 +163,7 @@ class Recorder:
         run = Run(stage.precision.name, mode=stage.mode)
         seed_everything(SEED)
         replay = self.replays.get((0, 0, 0), Replay())
-        how = execute or (emulated if stage.emulate else plain)
+        how = execute or stage.execute
         compare = against.comparer() if against is not None else None
         tracer = Tracer(stage.model, run, execute=replay.replaying(how), compare=compare, statistics=False)
         for name, tensor in named_tensors(inputs):

@@ -49,7 +49,7 @@ class Suppression:
 
 
 def apply(report: Report) -> None:
-    """Mark suppressed findings, and add SD001 for comments that silence nothing."""
+    """Mark suppressed findings, and add findings about comments that silence nothing."""
     comments = {path: list(read(path)) for path in sorted({path for run in report.runs for path in _files(run)})}
     for run in report.runs:
         for finding in run.findings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stabdiag.errors import ScanError
 from stabdiag.evidence.graph.structure import Weight
+from stabdiag.evidence.signal.depth import END
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import SubjectFacts
 
@@ -110,6 +111,14 @@ class SubjectReport:
     loss_sample: list[float] = field(default_factory=list, repr=False)
     weights: list[Weight] = field(default_factory=list, repr=False)
     modules: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def gradient_ratio(self) -> float | None:
+        """Gradient at the first tenth of the main path over that at the last; None where either was not measured or is 0."""
+        gradients = [layer.gradient_rms for layer in self.layers if layer.main and layer.gradient_rms is not None]
+        ends = max(1, round(END * len(gradients)))
+        first, last = sum(gradients[:ends]) / ends, sum(gradients[-ends:]) / ends
+        return first / last if len(gradients) > 1 and first > 0 and last > 0 else None
 
 
 @dataclass(slots=True)

@@ -119,7 +119,7 @@ class Recorder:
             execute = replay.recording(execute)
         else:
             execute = replay.replaying(execute)
-        compare = keep.keeper() if keep is not None else against.comparer() if against is not None else None
+        compare = keep.keeper() if keep is not None else against.comparer(scale) if against is not None else None
         wanted = [m for m in self.measurements if measure and (not m.precisions or run.precision in m.precisions)]
         at_ops = [m for m in wanted if isinstance(m, Measurement)]
         tracer = Tracer(stage.model, run, execute=execute, measurements=at_ops, compare=compare)

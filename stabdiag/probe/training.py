@@ -23,8 +23,7 @@ from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
 from stabdiag.trace import Run
 
-FIRST_SCALE = 2.0**16  # torch.amp.GradScaler's defaults: initial scale, factor after an overflow
-BACKOFF = 0.5
+BACKOFF = 0.5  # torch.amp.GradScaler's factor after an overflow
 
 
 class Emulation(EagerMode):

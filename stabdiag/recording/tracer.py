@@ -150,6 +150,7 @@ class Tracer(EagerMode):
             stats.launch(before_writing=_written(info, args))
         result = self._execute(func, info, args, kwargs)
         op = self._record(info, inputs, attributes)
+        op.tracked = any(t.requires_grad for t in tensors)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         if not outputs and info.mutates:  # foreach ops return nothing and write lists
             outputs = list(_written(info, args))

@@ -90,6 +90,8 @@ from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD704")
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}

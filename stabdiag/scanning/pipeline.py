@@ -72,7 +72,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
     rules = selected(request.select, request.extend_select, request.ignore)
     found: list[Finding] = []
-    for rule in sorted(rules, key=lambda rule: rule.code == "SD003"):  # last, because it tells which of the others failed
+    for rule in sorted(rules, key=lambda rule: rule.kind == "scan"):  # last, because they say which of the others failed
         with contained(trace, rule.code, "rule"):
             found += rule.check(trace, request.thresholds.get(rule.code))
     for finding in found:

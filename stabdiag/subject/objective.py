@@ -57,16 +57,17 @@ def declared(loss: Callable[[Any], torch.Tensor], output: Any) -> Objective:
     if value.numel() != 1:
         shape = "×".join(map(str, value.shape))
         raise SubjectError(f"loss(output) returned a tensor of {shape}; expected a scalar, for example its .mean().", "forward")
-    if not value.requires_grad:
-        raise SubjectError("loss(output) does not depend on the model's parameters; expected to differentiate it.", "forward")
     return Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
 
 
 def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
     """An objective for this output, decided once from the float32 output and used in every precision.
 
+    What is differentiated is what depends on parameters; where nothing does (a pure function, an output that was cut off), the
+    first tensor is taken.
+
     Raises:
-        SubjectError: kind "forward", when nothing in the output depends on a parameter.
+        SubjectError: kind "forward", when the output holds no numbers.
     """
     own = own_loss(output)
     if own:
@@ -76,13 +77,11 @@ def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
             return torch.stack([found[path].reshape(()) for path in own]).sum() if len(own) > 1 else found[own[0]].reshape(())
 
         return Objective(of_model, f"the model's own loss, {' + '.join(map(shown, own))}", "the output has a scalar loss")
-    parts = parts_of(output, model)
+    parts = parts_of(output, model) or [(p, t) for p, t in leaves(output) if t.is_floating_point() and t.numel()][:1]
     if not parts:
-        has_any = any(p.requires_grad for p in model.parameters())
-        reason = "its output is no float tensor that depends on them" if has_any else "it has no parameter to train"
         raise SubjectError(
-            f"{type(model).__name__} cannot be differentiated: {reason}; expected forward to return a tensor, or "
-            "a loss(output) in the file.",
+            f"{type(model).__name__} cannot be differentiated: its output holds no float tensor; expected forward to return "
+            "one, or a loss(output) in the file.",
             "forward",
         )
     terms = [_term(path, tensor, inputs, index) for index, (path, tensor) in enumerate(parts)]

@@ -43,5 +43,5 @@ def test_a_verdict_without_a_finding_fails_too():
     run.precisions = [PrecisionVerdict("float16", "fails", reason="the loss is not finite")]
     assert failures(Report("0", [run])) == ["float16 fails: the loss is not finite"]
     run.precisions = []
-    run.findings = [Finding("SD101", "x", Severity.ERROR, "m", status="baselined")]
+    run.findings = [Finding(Severity.ERROR, "m", code="SD101", name="x", status="baselined")]
     assert failures(Report("0", [run])) == []

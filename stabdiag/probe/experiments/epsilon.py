@@ -17,7 +17,7 @@ from torch import Tensor
 from stabdiag.evidence.numbers.epsilon import Epsilon, lost
 from stabdiag.probe.recorder import Recorder, named_tensors
 from stabdiag.recording.operator import Operator
-from stabdiag.recording.tracer import Execute
+from stabdiag.recording.tracer import Execute, plain
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 from stabdiag.trace.counterpart import Counterparts

@@ -87,7 +87,7 @@ def test_a_cause_blocks_through_what_is_folded_into_it_unless_it_speaks_for_itse
     monkeypatch.setattr(rule.module, "BLOCKS", blocks)
     (cause,) = rule.check(trace)
     symptom = all_rules()["SD302"].finding(Severity.WARNING, "", precisions=["float16"], location=cause.location)
-    kept = triage([cause, symptom], trace)
+    kept = triage([cause, symptom])
     assert kept == [cause] and cause.consequences == [symptom]
     assert verdicts(trace, kept, ["float16"])[0].verdict == verdict
     assert bool(symptom.blocks) is not blocks

@@ -128,8 +128,8 @@ def load(path: str) -> Baseline:
     return baseline
 
 
-def apply(report: Report, baseline: Baseline) -> None:
-    """Mark accepted findings, add those that say what got worse, and about entries that no longer occur."""
+def apply(report: Report, baseline: Baseline) -> list[list[Finding]]:
+    """Mark accepted findings. For each run, findings about what got worse and about entries that no longer occur."""
     left = Counter({fingerprint: int(entry.get("count", 1)) for fingerprint, entry in baseline.entries.items()})
     occurred = set()
     for run in report.runs:
@@ -138,10 +138,12 @@ def apply(report: Report, baseline: Baseline) -> None:
             if finding.status == "new" and left[finding.fingerprint] > 0:
                 left[finding.fingerprint] -= 1
                 finding.status = "baselined"
+    found: list[list[Finding]] = []
     for run in report.runs:
-        if run.error is None:
-            measured = {precision: values for (model, precision), values in baseline.measured.items() if model == title(run)}
-            run.findings += [*losses(run, measured, baseline.name), *_stale(run, baseline, occurred)]
+        measured = {precision: values for (model, precision), values in baseline.measured.items() if model == title(run)}
+        new = [*losses(run, measured, baseline.name), *_stale(run, baseline, occurred)] if run.error is None else []
+        found.append(new)
+    return found
 
 
 def _stale(run: SubjectReport, baseline: Baseline, occurred: set[str]) -> Iterator[Finding]:

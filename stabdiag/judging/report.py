@@ -6,16 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stabdiag.errors import ScanError
 from stabdiag.evidence.graph.structure import Weight
 from stabdiag.evidence.signal.depth import END
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import SubjectFacts
-
-if TYPE_CHECKING:
-    import pandas
 
 SCHEMA = "stabdiag/v1"
 VERDICTS = ("safe", "safe-with-scaling", "at-risk", "fails", "not-run")
@@ -132,24 +129,6 @@ class Report:
     def findings(self) -> list[Finding]:
         """All findings of all subjects, suppressed and baselined ones included."""
         return [finding for run in self.runs for finding in run.findings]
-
-    def to_frame(self) -> pandas.DataFrame:
-        """The findings as a pandas table, one row each."""
-        from stabdiag.reports.csv import frame
-
-        return frame(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from stabdiag.reports.html import fragment
-
-        return fragment(self)
-
-    def __str__(self) -> str:
-        """The report as a terminal shows it."""
-        from stabdiag.reports.text import render
-
-        return render(self)
 
     def exit_code(self, fail_on: str = "error") -> int:
         """0: nothing new at or above `fail_on` (a severity or "never"); 1: findings; 2: a scan did not happen."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from stabdiag.finding import Finding
 from stabdiag.rule import all_rules
-from stabdiag.trace import Trace
 from stabdiag.trace.formats import PRECISIONS
 
 
-def triage(findings: list[Finding], trace: Trace) -> list[Finding]:
+def triage(findings: list[Finding]) -> list[Finding]:
     """Merge and fold. What was folded is told in the cause's evidence, never dropped silently."""
     return _fold(_merge(findings))
 

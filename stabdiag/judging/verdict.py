@@ -77,7 +77,7 @@ def _beside_the_prediction(verdict: PrecisionVerdict, foreseen: PrecisionVerdict
 
 
 def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:
-    """Let the worst finding decide unless the numbers are worse, of several the first that names a line; True when there is one.
+    """Let the worst finding decide unless the numbers are worse, of several the first that names a line; True if there is one.
 
     An error that blocks the precision fails it. A warning that does puts it at risk, and so does any other error that shows in
     it: a network of dead units or a logarithm that comes near 0 can be trained in no precision without a second look.

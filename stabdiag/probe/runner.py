@@ -73,16 +73,15 @@ def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Referenc
     """Record the float64 run that every other one is compared against; float32 takes its place where float64 cannot run."""
     progress("float64", 0.0)
     run, reference = _double(recorder)
-    if (
-        run.error is not None and recorder.unrounded
-    ):  # code that cannot do without its casts: a buffer or a branch for the dtype
+    if run.error is not None and recorder.unrounded:  # perhaps a buffer or a branch cannot do without the author's cast
         recorder.unrounded = False
         recorder.replays.clear()
         run, reference = _double(recorder)
     if run.error is None:
         trace.runs.append(run)
         return reference
-    trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
+    if run.raised is None:  # that float32 has to say, too
+        trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
     recorder.replays.clear()
     return Reference()
 
@@ -134,7 +133,7 @@ def _low_precision(recorder: Recorder, trace: Trace, name: str, reference: Refer
     scale = recommended_scale(trace, name)
     with recorder.stage(name) as stage:
         run = _compared(recorder, stage, reference, scale=scale)
-    if run.error is not None and _not_about_numbers(run):
+    if run.error is not None and run.raised is None and _not_about_numbers(run):
         trace.not_run.append(NotRun(name, run.error))
     trace.runs.append(run)  # also when it broke: what was recorded up to there may say why
 

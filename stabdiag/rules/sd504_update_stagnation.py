@@ -86,6 +86,7 @@ from stabdiag.trace import Trace
 
 KIND = "rounding"
 LEVEL = "model"
+REMEDIES = ("higher-learning-rate", "stochastic-rounding")
 
 
 def check(trace: Trace, *, warning: float = 0.25, error: float = 0.75) -> Iterator[Finding]:

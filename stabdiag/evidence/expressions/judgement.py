@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from stabdiag.evidence.expressions.flow import flow
 from stabdiag.evidence.expressions.forms import (
     EXP,
     GENERAL,
@@ -21,6 +20,7 @@ from stabdiag.evidence.expressions.forms import (
 )
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Location, Op, Run, Trace
+from stabdiag.trace.dependence import dependence
 from stabdiag.trace.formats import PRECISIONS
 
 REACHED = 20.0
@@ -250,7 +250,7 @@ def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: f
     if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
         near = True  # it passes through 0 between two elements of one batch
     if form == EXP and not _hidden(result):
-        if not flow(run).driven(expression.upstream.sources):
+        if not dependence(run).driven(expression.upstream.sources):
             return Severity.WARNING if near else Severity.INFO
         return Severity.ERROR if reach(breaks, ("float32",)) <= within else Severity.WARNING
     if near:

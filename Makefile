@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-long test-all check clean
 
 demo: .venv/installed
 	-$(BIN)/stabdiag scan sample_models/sick/deep_sigmoid.py
@@ -10,8 +10,10 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto -m "not long"
 
-test-all: .venv/installed
-	$(BIN)/python -m pytest -n auto
+test-long: .venv/installed
+	$(BIN)/python -m pytest -n auto -m long
+
+test-all: test test-long
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

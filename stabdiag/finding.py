@@ -30,7 +30,7 @@ class Fix:
     Attributes:
         name: the remedy's name in `stabdiag/repair/remedies/` ("kaiming-init"), or of the rule's own suggestion.
         title: the edit in words, imperative ("initialise the bias at 0").
-        snippet: a line of code to type, in the author's own names where they are known.
+        snippet: the author's own line as the edit leaves it; rules give none, `stabdiag.repair.advice` makes it.
         proven: True when it was tried and the finding went away, False when it did not, None when it was not tried.
         before, after: the finding's own measured fact before and after, as text with units.
         note: what else is to know: maximum output difference, why it could not be proven.

@@ -18,6 +18,7 @@ from torch import nn
 from stabdiag.errors import did_you_mean
 from stabdiag.recording.source import here
 from stabdiag.settings.request import ScanRequest
+from stabdiag.subject.attributes import attribute
 from stabdiag.subject.subject import Subject, SubjectError
 from stabdiag.trace import Location
 
@@ -123,7 +124,7 @@ def check(request: ScanRequest) -> None:
 
 def _default(model: nn.Module) -> type[torch.optim.Optimizer]:
     """AdamW, but it takes no sparse gradients."""
-    sparse = any(getattr(module, "sparse", False) is True for module in model.modules())
+    sparse = any(attribute(module, "sparse") is True for module in model.modules())
     return torch.optim.SGD if sparse else torch.optim.AdamW
 
 

@@ -143,7 +143,7 @@ class Search:
     def _steps(self, point: dict[int, Tensor], slope: dict[int, Tensor]) -> list[dict[int, Tensor]]:
         """Down the slope by several lengths: every element alike (the largest shift counts for data), and in proportion."""
         scaled = {s.id: slope[s.id] * s.unit for s in self.sources}
-        length = float(sum(g.square().sum() for g in scaled.values())) ** 0.5
+        length = float(sum(float(g.square().sum()) for g in scaled.values()) ** 0.5)
         if not (length > 0 and isfinite(length)):
             return []
         alike = {i: torch.sign(g) for i, g in scaled.items()}

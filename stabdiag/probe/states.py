@@ -94,7 +94,7 @@ def distance(group: str, sources: list[Source], state: State) -> float:
     """How far a state is from what was observed, see the module."""
     changes = [(state.values[s.id] - s.tensor)[s.finite] / s.unit for s in sources]
     if group == PARAMETERS:
-        return float(sum(c.square().sum() for c in changes)) ** 0.5
+        return float(sum(float(c.square().sum()) for c in changes) ** 0.5)
     return max((float(c.abs().max()) for c in changes if c.numel()), default=0.0)
 
 

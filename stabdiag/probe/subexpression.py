@@ -117,7 +117,8 @@ class Subexpression:
     Attributes:
         before: steps from the sources to the operand; after: from the dangerous op to the end.
         sources: ids of the values that are varied.
-        operand, link, signed, danger, end: ids of values, see `stabdiag.evidence.expressions.forms`; danger: the dangerous op's result.
+        operand, link, signed, danger, end: ids of values, see `stabdiag.evidence.expressions.forms`;
+            danger: the dangerous op's result.
         values: what was recorded, by value id.
     """
 
@@ -146,7 +147,7 @@ class Subexpression:
         return torch.nan_to_num(distance(signed).reshape(len(signed), -1), nan=torch.inf).amin(1)
 
     def slope(self, point: dict[int, Tensor], distance: Callable[[Tensor], Tensor]) -> dict[int, Tensor]:
-        """The gradient of the smallest distance with respect to the sources at one point, in float64; zeros where there is none."""
+        """The gradient of the smallest distance with respect to the sources at one point, in float64; 0 where there is none."""
         leaves = [point[i].double().requires_grad_() for i in self.sources]
         with torch.enable_grad():
             (signed,) = self._upstream(leaves, self._fixed(torch.float64), [self.signed])

@@ -13,6 +13,7 @@ from libcst import ParserSyntaxError
 from stabdiag.finding import Finding, Fix
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.editing.built import insert
+from stabdiag.repair.editing.changed import changed_statements
 from stabdiag.repair.editing.source import Source, diff, text_of, with_torch
 from stabdiag.repair.editing.training import OF_OPTIMIZER, declare
 from stabdiag.repair.remedy import Remedy, remedies_for
@@ -82,10 +83,10 @@ def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, 
         statements = remedy.statements(finding, report)
         if statements is None:
             return None
-        fix.snippet = "\n".join(statements)
         source = _source(target, state)
         text = insert(source, report.subject.name, statements) if source is not None else None
         if text is None or source is None:
+            fix.snippet = "\n".join(statements)
             return Attempt(finding, fix, remedy, replace(state, after_build=[*state.after_build, *statements]))
         return _edited(finding, fix, remedy, state, target, source.text, text)
     path = _resolved(finding.location.path if finding.location is not None else "", target)
@@ -93,7 +94,6 @@ def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, 
     text = remedy.edit(source, finding) if source is not None else None
     if source is None or text is None:
         return None
-    fix.snippet = ""
     return _edited(finding, fix, remedy, state, path, source.text, text)
 
 
@@ -116,14 +116,12 @@ def _trained(
         if text == source.text:
             return None
         return _edited(finding, fix, remedy, state, target, source.text, with_torch(text))
-    fix.snippet = fix.snippet or ", ".join(f"{name}={value}" for name, value in settings.items())
     return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
 
 
 def _edited(finding: Finding, fix: Fix, remedy: Remedy, state: State, path: Path, before: str, after: str) -> Attempt:
     fix.diff = diff(before, after, path.name)
-    if not fix.snippet:
-        fix.snippet = "\n".join(line[1:].strip() for line in fix.diff.splitlines()[2:] if line.startswith("+"))
+    fix.snippet = changed_statements(before, after)
     return Attempt(finding, fix, remedy, replace(state, texts={**state.texts, str(path.resolve()): after}))
 
 

@@ -86,12 +86,14 @@ def all_remedies() -> dict[str, Remedy]:
     return {remedy.name: remedy for remedy in found}
 
 
+def named(name: str) -> list[Remedy]:
+    """What a rule's suggestion stands for: the remedy of that name for modules, then the one for calls."""
+    return [all_remedies()[n] for n in (name, f"{name}-function") if n in all_remedies()]
+
+
 def remedies_for(finding: Finding) -> Iterator[Remedy]:
     """Those that may repair a finding: first the ones its rule names, in that order, then the others for its code."""
     remedies = all_remedies()
-    wanted = [name for fix in finding.fixes for name in (fix.name, f"{fix.name}-function")]  # the module, the call
-    named = [name for name in wanted if name in remedies]
-    others = [name for name, remedy in remedies.items() if finding.code in remedy.repairs and name not in named]
-    others.sort(key=lambda name: (remedies[name].kind != "source", not remedies[name].keeps_function))
-    for name in (*named, *others):
-        yield remedies[name]
+    first = [remedy for fix in finding.fixes for remedy in named(fix.name)]
+    others = [remedy for remedy in remedies.values() if finding.code in remedy.repairs and remedy not in first]
+    yield from (*first, *sorted(others, key=lambda remedy: (remedy.kind != "source", not remedy.keeps_function)))

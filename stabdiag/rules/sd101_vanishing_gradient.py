@@ -120,7 +120,7 @@ from collections.abc import Iterator
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.signal.cause import cause_of_loss
 from stabdiag.evidence.signal.depth import Course, most_precise, over_depth, over_time, rechecks, starved_layer
-from stabdiag.evidence.signal.initialisation import as_code, remedy
+from stabdiag.evidence.signal.initialisation import remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Trace
@@ -194,8 +194,8 @@ def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
         },
         fixes=[
             *cause.fixes,
-            Fix("layer-norm", "normalise behind every layer", f"nn.LayerNorm({cause.width}),") if cause.width else _NORM,
-            Fix("residual", "carry the signal past every layer", "x = x + block(x)"),
+            Fix("layer-norm", "normalise behind every layer") if cause.width else _NORM,
+            Fix("residual", "carry the signal past every layer"),
         ],
     )
 
@@ -207,7 +207,7 @@ def _reaches(trace: Trace) -> list[int]:
     return list(range(course.ops[0].index, course.ops[-1].index + 1)) if course is not None else []
 
 
-_NORM = Fix("layer-norm", "normalise behind every layer", "nn.LayerNorm(width),")
+_NORM = Fix("layer-norm", "normalise behind every layer")
 
 
 def _over_time(trace: Trace, course: Course, severity: Severity, starved: Op | None = None) -> Finding:
@@ -220,10 +220,10 @@ def _over_time(trace: Trace, course: Course, severity: Severity, starved: Op | N
         notes.append(f"evidence: `{starved.layer}` makes the first state and has no other way to the loss")
         location = course.ops[0].location or location
     steps = 3 / course.slope
-    fixes = [remedy(course.weight, "", recurrent=True)]
+    fixes = [remedy("", recurrent=True)]
     if not course.carried:
-        fixes.append(Fix("gated-recurrence", "gate the state", f"{as_code(parameter.module)} = nn.LSTM(…)"))
-    fixes.append(Fix("read-all-steps", "let the loss read more than the last step", "out = out.mean(1)"))
+        fixes.append(Fix("gated-recurrence", "gate the state"))
+    fixes.append(Fix("read-all-steps", "let the loss read more than the last step"))
     return Finding(
         "",
         "",

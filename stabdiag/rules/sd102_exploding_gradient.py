@@ -165,11 +165,7 @@ def gradient_norm(trace: Trace) -> float:
 
 def clipping(trace: Trace) -> Fix:
     """Gradient clipping, with the norm that was measured."""
-    return Fix(
-        "gradient-clipping",
-        f"clip the gradient norm, {gradient_norm(trace):.3g} here, before each optimizer step",
-        "torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)",
-    )
+    return Fix("gradient-clipping", f"clip the gradient norm, {gradient_norm(trace):.3g} here, before each optimizer step")
 
 
 def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> Finding:
@@ -198,7 +194,7 @@ def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> F
         },
         fixes=[
             *cause.fixes,
-            Fix("layer-norm", "normalise behind every layer", f"nn.LayerNorm({cause.width or 'width'}),"),
+            Fix("layer-norm", "normalise behind every layer"),
             clipping(trace),
         ],
     )
@@ -219,7 +215,7 @@ def _over_time(trace: Trace, run: Run, course: Course, severity: Severity) -> Fi
         label=f"{-course.slope:.2f} decades per time step",
         notes=["cause: every step multiplies the state's gradient by the same expanding weight"],
         evidence={"decades": round(course.decades, 3), "decades_per_step": round(course.slope, 4), "steps": len(course.norms)},
-        fixes=[remedy(course.weight, "", recurrent=True), clipping(trace)],
+        fixes=[remedy("", recurrent=True), clipping(trace)],
     )
 
 
@@ -251,7 +247,7 @@ def _overflowed(trace: Trace, precise: Run) -> Iterator[Finding]:
         location=line_of_weight(trace, worst),
         label=f"gradient {largest:.2g}",
         evidence={"parameters": [p.name for p in lost], "largest": largest},
-        fixes=[remedy(worst.name, ""), clipping(trace)],
+        fixes=[remedy(""), clipping(trace)],
     )
 
 

@@ -96,7 +96,7 @@ from collections.abc import Iterator
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
 from stabdiag.evidence.signal.depth import gradient_of, most_precise, weights_of
-from stabdiag.evidence.signal.initialisation import as_code, behind, remedy
+from stabdiag.evidence.signal.initialisation import behind, remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
@@ -155,17 +155,17 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
     fixes: list[Fix]
     if cut is None:
         last = stuck[-1]
-        location, why, fixes = line_of_weight(trace, last), f"nothing reaches `{last.name}`", [remedy(last.name, "")]
+        location, why, fixes = line_of_weight(trace, last), f"nothing reaches `{last.name}`", [remedy("")]
     elif is_layer(run, cut):
         weight = next((p for name in weights_of(run, cut) for p in run.parameters if p.name == name), stuck[-1])
         location = line_of_weight(trace, weight)
         zero = weight.stats is not None and not weight.stats.max_abs
         why = f"`{weight.name}` {'is zero' if zero else 'cancels it'}"
-        fixes = [remedy(weight.name, behind(run, cut)[0])]
+        fixes = [remedy(behind(run, cut)[0])]
     else:
         location = line_of_op(trace, cut)
         why = f"`{cut.name.rstrip('_')}` passes no gradient on"
-        fixes = [_straight_through(run, cut)] if not revived else _alive(cut)
+        fixes = [Fix("straight-through", "give it a straight-through gradient")] if not revived else _alive(cut)
     shown = ", ".join(f"`{p.name}`" for p in stuck[:3]) + (f" and {len(stuck) - 3} more" if len(stuck) > 3 else "")
     steps = " at steps 0 and 2" if severity is Severity.ERROR else " at the start (later steps were not measured)"
     return Finding(
@@ -189,13 +189,8 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
     )
 
 
-def _straight_through(run: Run, cut: Op) -> Fix:
-    name = cut.name.rstrip("_")
-    return Fix("straight-through", "give it a straight-through gradient", f"y = x + (torch.{name}(x) - x).detach()")
-
-
 def _alive(cut: Op) -> list[Fix]:
-    leaky = Fix("replace-activation", "use an activation that keeps a gradient everywhere", "F.leaky_relu(x, 0.01)")
+    leaky = Fix("replace-activation", "use an activation that keeps a gradient everywhere")
     if not cut.name.startswith("relu"):
         return [leaky]
-    return [Fix("zero-bias", "initialise the biases in front of it at 0", f"nn.init.zeros_({as_code(cut.layer)}.bias)"), leaky]
+    return [Fix("zero-bias", "initialise the biases in front of it at 0"), leaky]

@@ -221,11 +221,11 @@ def _finding(
     power = f"2.0**{log2(scale):.0f}"
     repaired = best <= 0.05
     fixes = [
-        Fix("bfloat16", "use bfloat16, whose range is that of float32", "torch.autocast(device, dtype=torch.bfloat16)"),
-        Fix("float32-loss", "weigh and reduce the loss in float32", "loss = criterion(out.float(), target.float())"),
+        Fix("bfloat16", "use bfloat16, whose range is that of float32"),
+        Fix("float32-loss", "weigh and reduce the loss in float32"),
     ]
     if repaired:
-        fixes.insert(0, Fix("loss-scaling", f"scale the loss by {power}", f"scaler = torch.amp.GradScaler(init_scale={power})"))
+        fixes.insert(0, Fix("loss-scaling", f"scale the loss by {power}"))
     return Finding(
         "",
         "",

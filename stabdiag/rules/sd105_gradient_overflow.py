@@ -123,8 +123,8 @@ def check(trace: Trace, *, skipped_steps: float = 10) -> Iterator[Finding]:
             label=f"the gradient reaches {largest:.3g} behind this line",
             evidence={"largest_gradient": largest, "skipped_steps": skips, **({"op_index": op.index} if op else {})},
             fixes=[
-                Fix("mean-loss", "average the loss instead of adding it up", "loss = loss.mean()"),
-                Fix("bfloat16", "use bfloat16, whose range is that of float32", "torch.autocast(device, dtype=torch.bfloat16)"),
+                Fix("mean-loss", "average the loss instead of adding it up"),
+                Fix("bfloat16", "use bfloat16, whose range is that of float32"),
             ],
         )
 

@@ -115,8 +115,8 @@ def check(trace: Trace, *, error: float = 1.0, warning: float = 10.0) -> Iterato
             ],
             evidence={"share": share, "eps": eps, "ratio": typical, "parameters": below[:32], "whole_model": True},
             fixes=[
-                Fix("loss-scale", "bring the loss to the order of 1", f"loss = loss * {1 / (typical * eps):.0e}"),
-                Fix("optimizer-epsilon", "lower the optimizer's epsilon", f"eps={max(1e-30, typical * eps * 1e-3):.0e}"),
+                Fix("loss-scale", "bring the loss to the order of 1"),
+                Fix("optimizer-epsilon", "lower the optimizer's epsilon"),
             ],
         )
         return

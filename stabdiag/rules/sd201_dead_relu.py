@@ -108,7 +108,6 @@ from stabdiag.evidence.graph.nonlinearity import RELU_OPS, is_relu
 from stabdiag.evidence.graph.origin import bias_behind, one_sided_weight
 from stabdiag.evidence.measure.units import relu_facts
 from stabdiag.evidence.signal import steps
-from stabdiag.evidence.signal.initialisation import as_code
 from stabdiag.evidence.signal.units import (
     Site,
     batch_size,
@@ -123,7 +122,7 @@ from stabdiag.evidence.signal.units import (
 )
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
-from stabdiag.trace import Op, Parameter, Run, Trace, merged
+from stabdiag.trace import Parameter, Run, Trace, merged
 
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
 explains = ("SD101", "SD103", "SD204", "SD806")
@@ -272,7 +271,7 @@ def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, not
             "seeds": [_share(other, evidence.site) for other in trace.seeds() if other.seed],
             "op_index": op.index,
         },
-        fixes=_fixes(op, blamed, died, threshold),
+        fixes=_fixes(blamed, died, threshold),
         **at(op) | {"location": written or line, "module": op.layer or op.module},
     )
     if written is not None and line is not None:
@@ -296,22 +295,15 @@ def _blamed(run: Run, evidence: Evidence) -> Parameter | None:
     return bias_behind(run, evidence.site.op.layer, mean) or one_sided_weight(run, x, mean)
 
 
-def _fixes(op: Op, blamed: Parameter | None, died: bool, threshold: float) -> list[Fix]:
+def _fixes(blamed: Parameter | None, died: bool, threshold: float) -> list[Fix]:
     fixes = []
-    weight = blamed.name if blamed is not None else f"{op.layer}.weight".lstrip(".")
     if died:
-        fixes.append(Fix("lower-learning-rate", "lower the learning rate or warm it up", "lr=lr / 10"))
+        fixes.append(Fix("lower-learning-rate", "lower the learning rate or warm it up"))
     elif blamed is not None and len(blamed.shape) == 1:
-        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(weight)})"))
+        fixes.append(Fix("zero-bias", "initialise the bias at 0"))
     elif threshold > 0:
-        fixes.append(Fix("lower-threshold", "let everything above 0 pass", "F.relu(x)"))
+        fixes.append(Fix("lower-threshold", "let everything above 0 pass"))
     else:
-        fixes.append(
-            Fix(
-                "kaiming-init",
-                "initialise the layer for a ReLU",
-                f'nn.init.kaiming_normal_({as_code(weight)}, nonlinearity="relu")',
-            )
-        )
-    fixes.append(Fix("leaky-relu", "let a little gradient through where the unit is off", "F.leaky_relu(x, 0.01)"))
+        fixes.append(Fix("kaiming-init", "initialise the layer for a ReLU"))
+    fixes.append(Fix("leaky-relu", "let a little gradient through where the unit is off"))
     return fixes

@@ -100,7 +100,7 @@ from stabdiag.evidence.graph.nonlinearity import SQUASHING_OPS, gates, is_output
 from stabdiag.evidence.graph.origin import bias_behind, enlarged_by
 from stabdiag.evidence.graph.softmax import is_masked
 from stabdiag.evidence.measure.units import ROWS, rows_of
-from stabdiag.evidence.signal.initialisation import LayerScale, as_code, layer_scales, remedy
+from stabdiag.evidence.signal.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.evidence.signal.units import Site, batch_size, effective_samples, one_per_line, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
@@ -339,13 +339,13 @@ def _large_weight(run: Run, op: Op) -> LayerScale | None:
 def _fixes(kind: str, scale: LayerScale | None, bias: Parameter | None, factor: Op | None) -> list[Fix]:
     fixes = []
     if scale is not None:
-        fixes.append(remedy(scale.parameter.name, kind))
+        fixes.append(remedy(kind))
     elif bias is not None:
-        fixes.append(Fix("zero-bias", "initialise the bias at 0", f"nn.init.zeros_({as_code(bias.name)})"))
+        fixes.append(Fix("zero-bias", "initialise the bias at 0"))
     elif factor is not None:
-        fixes.append(Fix("no-factor", "leave the factor out", "x = x"))
+        fixes.append(Fix("no-factor", "leave the factor out"))
     else:
-        fixes.append(Fix("standardise-data", "standardise what enters the layer", "x = (x - x.mean(0)) / (x.std(0) + 1e-5)"))
-    fixes.append(Fix("layer-norm", "normalise the pre-activation", f"{kind}(F.layer_norm(h, h.shape[-1:]))"))
-    fixes.append(Fix("replace-activation", f"use an activation that does not saturate instead of {kind}", "F.silu(h)"))
+        fixes.append(Fix("standardise-data", "standardise what enters the layer"))
+    fixes.append(Fix("layer-norm", "normalise the pre-activation"))
+    fixes.append(Fix("replace-activation", f"use an activation that does not saturate instead of {kind}"))
     return fixes

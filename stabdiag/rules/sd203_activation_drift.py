@@ -186,11 +186,9 @@ def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error
         notes.append(
             f"cause: `{scale.parameter.name}` has std·√fan_in = {scale.gain:.3g} where {scale.wanted:.2g} keeps the variance"
         )
-        fixes.append(remedy(scale.parameter.name, scale.nonlinearity))
-    fixes.append(
-        Fix("scale-branches", "scale residual branches by 1/√(2N)", f"x = x + {(2 * len(drift.logs)) ** -0.5:.3g} * branch(x)")
-    )
-    fixes.append(Fix("layer-norm", "normalise once per block", "x = self.norm(x)"))
+        fixes.append(remedy(scale.nonlinearity))
+    fixes.append(Fix("scale-branches", "scale residual branches by 1/√(2N)"))
+    fixes.append(Fix("layer-norm", "normalise once per block"))
     name = op.layer or op.module
     first, last = (10 ** (v / 2) for v in (drift.logs[0], drift.logs[-1]))
     return Finding(

@@ -90,7 +90,6 @@ from statistics import median
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.nonlinearity import RELU_OPS, is_relu
 from stabdiag.evidence.measure.units import relu_facts
-from stabdiag.evidence.signal.initialisation import as_code
 from stabdiag.evidence.signal.units import Site, batch_size, effective_samples, probed, sites, wilson_lower
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
@@ -130,12 +129,8 @@ def check(
             label=f"{dormant} of {units} units are dormant",
             evidence={"units": units, "dormant": dormant, "effective_samples": samples, "op_index": op.index},
             fixes=[
-                Fix(
-                    "kaiming-init",
-                    "initialise all units alike",
-                    f'nn.init.kaiming_normal_({as_code(name)}.weight, nonlinearity="relu")',
-                ),
-                Fix("layer-norm", "normalise the pre-activation", "F.relu(F.layer_norm(h, h.shape[-1:]))"),
+                Fix("kaiming-init", "initialise all units alike"),
+                Fix("layer-norm", "normalise the pre-activation"),
             ],
             **at(op) | {"location": line_of_op(trace, op), "module": op.layer or op.module},
         )

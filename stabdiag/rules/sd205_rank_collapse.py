@@ -219,8 +219,8 @@ def check(
             "op_index": op.index,
         },
         fixes=[
-            Fix("residual", "carry the signal past every layer", "x = x + layer(x)"),
-            Fix("replace-activation", "follow every mixing layer by an MLP with a residual connection", "x = x + mlp(norm(x))"),
+            Fix("residual", "carry the signal past every layer"),
+            Fix("replace-activation", "follow every mixing layer by an MLP with a residual connection"),
         ],
         **at(op) | {"location": op.location or line_of_op(trace, op), "module": op.layer or op.module},
     )

@@ -88,7 +88,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.snippet import in_float32, operand
 from stabdiag.evidence.numbers.poison import Birth, harmful, named, overflowed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace
@@ -189,23 +188,19 @@ def _at(trace: Trace, op: Op) -> str:
 
 
 def _fixes(run: Run, birth: Birth, op: Op) -> Iterator[Fix]:
-    at = op.location
     if birth.leaf is not None:
-        yield Fix("finite-data", f"make {named(run, birth.leaf)} finite before the model reads it", "x = torch.nan_to_num(x)")
+        yield Fix("finite-data", f"make {named(run, birth.leaf)} finite before the model reads it")
     elif op.name in ("sqrt", "rsqrt", "pow", "linalg_vector_norm", "norm"):
-        x = operand(at, "x")
-        yield Fix("guarded-root", "keep the operand of the root above 0", f"torch.sqrt({x}.clamp_min(1e-6))")
+        yield Fix("guarded-root", "keep the operand of the root above 0")
     elif op.name in ("log", "log2", "log10", "log1p"):
-        yield Fix("guarded-log", "keep the operand of the logarithm above 0", f"torch.log({operand(at, 'p')}.clamp_min(1e-6))")
+        yield Fix("guarded-log", "keep the operand of the logarithm above 0")
     elif op.name in ("div", "reciprocal", "div_"):
-        yield Fix(
-            "guarded-division", "keep the divisor away from 0", f"{operand(at, 'a')} / {operand(at, 'b', 1)}.clamp_min(1e-4)"
-        )
+        yield Fix("guarded-division", "keep the divisor away from 0")
     elif op.name in ("exp", "expm1", "exp_"):
-        yield Fix("clamp-exponent", "bound the exponent", f"torch.exp({operand(at, 'x')}.clamp(max=10.0))")
+        yield Fix("clamp-exponent", "bound the exponent")
     elif op.name in ("_softmax", "_log_softmax"):
-        yield Fix("unmask-one-key", "leave at least one finite score in every row", "mask[..., 0] = True")
+        yield Fix("unmask-one-key", "leave at least one finite score in every row")
     elif op.name in ("mean", "nll_loss_forward", "nll_loss2d_forward", "var", "std", "var_mean"):
-        yield Fix("non-empty-reduction", "do not average over an empty set", "loss.sum() / count.clamp_min(1)")
+        yield Fix("non-empty-reduction", "do not average over an empty set")
     if run.precision != "float32":
-        yield Fix("float32-island", "compute this expression in float32", in_float32(op))
+        yield Fix("float32-island", "compute this expression in float32")

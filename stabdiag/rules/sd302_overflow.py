@@ -88,7 +88,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.snippet import in_float32, is_product, operand
 from stabdiag.evidence.numbers.poison import Birth, harmful, healed_wrong, named, overflowed
 from stabdiag.evidence.numbers.prediction import overflows
 from stabdiag.finding import Finding, Fix, Severity
@@ -182,16 +181,9 @@ def _finding(
 
 
 def _fixes(op: Op, precision: str) -> Iterator[Fix]:
-    at = op.location
-    if op.name in _PRODUCTS and is_product(at):
-        a, b = operand(at, "q"), operand(at, "k", 1)
-        yield Fix("scale-before", "scale one factor before the product instead of the result", f"({a} * scale) @ {b}")
-    elif op.name in _PRODUCTS:
-        yield Fix(
-            "kaiming-init", "initialise the layer with the gain of its activation", "nn.init.kaiming_normal_(layer.weight)"
-        )
-    yield Fix("float32-island", "compute this expression in float32 and cast the result", in_float32(op))
+    if op.name in _PRODUCTS:
+        yield Fix("scale-before", "scale one factor before the product instead of the result")
+        yield Fix("kaiming-init", "initialise the layer with the gain of its activation")
+    yield Fix("float32-island", "compute this expression in float32 and cast the result")
     if format_of(precision).name == "float16":
-        yield Fix(
-            "bfloat16", "use bfloat16, which has the range of float32", "torch.autocast(device_type, dtype=torch.bfloat16)"
-        )
+        yield Fix("bfloat16", "use bfloat16, which has the range of float32")

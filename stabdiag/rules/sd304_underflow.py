@@ -84,7 +84,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.evidence.expressions.snippet import in_float32
 from stabdiag.evidence.graph.main_path import is_live
 from stabdiag.evidence.numbers.blame import LIMIT, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
@@ -157,7 +156,7 @@ def _finding(trace: Trace, run: Run, op: Op, severity: Severity, message: str, l
         label=f"{lost:.0%} underflows",
         evidence={"op_index": op.index, "share": lost, "reaches": [op.index]},
         fixes=[
-            Fix("float32-island", "compute it in float32", in_float32(op)),
-            Fix("loss-scaling", "scale the loss before it is computed in float16", "scaler = torch.amp.GradScaler()"),
+            Fix("float32-island", "compute it in float32"),
+            Fix("loss-scaling", "scale the loss before it is computed in float16"),
         ],
     )

@@ -88,7 +88,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.snippet import expression
 from stabdiag.evidence.numbers.poison import WRITES_A_CONSTANT
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace
@@ -132,24 +131,9 @@ def _literals(trace: Trace, base: Run, precision: str) -> Iterator[Finding]:
             f"the constant {value:g} of `{op.name}` does not exist in {limits.name}, whose range ends at ±{limits.max:,.5g}",
             f"beyond ±{limits.max:,.5g}",
             {"op_index": op.index, "constant": value},
-            [
-                Fix(
-                    "dtype-minimum",
-                    "use the smallest number of the tensor's own dtype",
-                    expression(op.location, "x.masked_fill(mask, -1e9)").replace(
-                        _written(op, value), "torch.finfo(x.dtype).min"
-                    ),
-                )
-            ],
+            [Fix("dtype-minimum", "use the smallest number of the tensor's own dtype")],
         )
         return
-
-
-def _written(op: Op, value: float) -> str:
-    """The literal as the author may have typed it."""
-    text = op.location.source if op.location is not None else ""
-    spelled = (f"{value:g}", repr(value), f"{value:.0e}".replace("e+0", "e").replace("e+", "e"))
-    return next((s for s in spelled if s in text), spelled[-1])
 
 
 def _integers(trace: Trace, run: Run, limits: Format) -> Iterator[Finding]:
@@ -176,13 +160,7 @@ def _integers(trace: Trace, run: Run, limits: Format) -> Iterator[Finding]:
             f"{spacing:.0f} apart at the top, and then used as an index",
             f"exact only up to {2**limits.digits:,}",
             {"op_index": op.index, "largest": output.stats.max_abs, "reaches": list(range(op.index, len(run.ops)))},
-            [
-                Fix(
-                    "integer-positions",
-                    "keep positions and ids in int64",
-                    f"{expression(op.location, 'position')}  # on int64 tensors",
-                )
-            ],
+            [Fix("integer-positions", "keep positions and ids in int64")],
         )
         return
 

@@ -135,17 +135,11 @@ def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, c
     if consumers and line is not None:
         notes.append(f"evidence: the softmax is at {line.path.rpartition('/')[2]}:{line.line}")
     fixes = [
-        Fix("log-softmax", "take the logarithm inside: it never sees the 0", "F.log_softmax(logits, dim=-1)"),
-        Fix("cross-entropy", "give the loss the logits", "F.cross_entropy(logits, target)"),
+        Fix("log-softmax", "take the logarithm inside: it never sees the 0"),
+        Fix("cross-entropy", "give the loss the logits"),
     ]
     if not consumers:
-        fixes = [
-            Fix(
-                "scale-logits",
-                "divide the logits by the square root of their width",
-                "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
-            )
-        ]
+        fixes = [Fix("scale-logits", "divide the logits by the square root of their width")]
     return Finding(
         "",
         "",

@@ -166,12 +166,8 @@ def _finding(trace: Trace, run: Run, op: Op, logits: int, severity: Severity, fa
         notes=notes,
         evidence={"rows": rows, "op_index": op.index, "reaches": [op.index, *_behind(run, op)]},
         fixes=[
-            Fix("unmask-one-key", "leave every query one key", "mask = mask | ~mask.any(-1, keepdim=True)"),
-            Fix(
-                "combine-masks",
-                "combine boolean masks before filling once",
-                "scores.masked_fill(~(causal & padding), torch.finfo(scores.dtype).min)",
-            ),
+            Fix("unmask-one-key", "leave every query one key"),
+            Fix("combine-masks", "combine boolean masks before filling once"),
         ],
         **at(op) | {"location": mask_at or softmax_at},
     )

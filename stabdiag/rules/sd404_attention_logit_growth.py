@@ -119,13 +119,9 @@ def check(trace: Trace, *, warning: float = 1e3, error: float = 1e4) -> Iterator
             label=f"reaches {largest:,.0f}",
             evidence={"largest_logit": largest, "op_index": softmax.op.index, **projections(softmax)},
             fixes=[
-                Fix(
-                    "scale-logits",
-                    "divide the scores by the square root of the head's width",
-                    "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
-                ),
-                Fix("qk-norm", "normalise queries and keys", "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])"),
-                Fix("soft-cap", "cap the logits smoothly", "scores = 50 * torch.tanh(scores / 50)"),
+                Fix("scale-logits", "divide the scores by the square root of the head's width"),
+                Fix("qk-norm", "normalise queries and keys"),
+                Fix("soft-cap", "cap the logits smoothly"),
             ],
             **at(softmax.op) | {"location": line_of_op(trace, scores)},
         )

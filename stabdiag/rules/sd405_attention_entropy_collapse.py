@@ -142,13 +142,9 @@ def check(
                 **projections(softmax),
             },
             fixes=[
-                Fix(
-                    "scale-logits",
-                    "divide the scores by the square root of the head's width",
-                    "scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5",
-                ),
-                Fix("xavier-init", "initialise queries and keys at gain 1", "nn.init.xavier_uniform_(self.q.weight)"),
-                Fix("qk-norm", "normalise queries and keys", "q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])"),
+                Fix("scale-logits", "divide the scores by the square root of the head's width"),
+                Fix("xavier-init", "initialise queries and keys at gain 1"),
+                Fix("qk-norm", "normalise queries and keys"),
             ],
             **at(softmax.op) | {"location": line_of_op(trace, made_large(softmax))},
         )

@@ -100,7 +100,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.snippet import in_float32
 from stabdiag.evidence.numbers.blame import FLOAT32_FACTOR, LIMIT, Blame, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace
@@ -164,7 +163,7 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
             "local": local,
             "output_error": blamed.result,
         },
-        fixes=[Fix("float32-island", "compute this expression in float32 and cast the result", in_float32(edit))],
+        fixes=[Fix("float32-island", "compute this expression in float32 and cast the result")],
     )
 
 

@@ -127,10 +127,8 @@ def check(trace: Trace, *, warning: float = 100.0, output_error: float = 0.1) ->
         label=f"each of {layers} layers amplifies a difference by {growth:.2f}",
         evidence={"condition": kappa, "growth": growth, "layers": layers},
         fixes=[
-            Fix(
-                "xavier-init", "initialise with the gain of the nonlinearity", "nn.init.xavier_normal_(layer.weight, gain=1.0)"
-            ),
-            Fix("residual", "add a residual connection or a normalisation", "x = x + layer(norm(x))"),
+            Fix("xavier-init", "initialise with the gain of the nonlinearity"),
+            Fix("residual", "add a residual connection or a normalisation"),
         ],
     )
 

@@ -91,7 +91,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.snippet import in_float32
 from stabdiag.evidence.graph.main_path import downstream
 from stabdiag.evidence.numbers.blame import LIMIT, Blame, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
@@ -141,13 +140,12 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
 def _fixes(blamed: Blame, run: Run) -> Iterator[Fix]:
     before = {op.name for op in ancestors(run, blamed.op, 4)}
     if before & {"mm", "bmm", "addmm", "baddbmm"}:
-        snippet = 'torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")'
-        yield Fix("direct-difference", "take the difference of the points, not of the squares", snippet)
+        yield Fix("direct-difference", "take the difference of the points, not of the squares")
     if before & {"mean", "sum"}:
-        yield Fix("centre-first", "subtract the mean before squaring", "((x - mean) ** 2).mean(dim, keepdim=True)")
+        yield Fix("centre-first", "subtract the mean before squaring")
     if run.precision != "float32":
-        yield Fix("float32-island", "compute the difference in float32", in_float32(blamed.op))
-    yield Fix("float64-island", "compute the difference in float64", in_float32(blamed.op).replace(".float()", ".double()"))
+        yield Fix("float32-island", "compute the difference in float32")
+    yield Fix("float64-island", "compute the difference in float64")
 
 
 def ancestors(run: Run, op: Op, steps: int) -> list[Op]:

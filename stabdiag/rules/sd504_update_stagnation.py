@@ -136,15 +136,7 @@ def _worst(tensor: dict[str, Any], precision: str) -> str:
 
 def _fixes(facts: dict[str, Any], precision: str) -> list[Fix]:
     return [
-        Fix(
-            "float32-master-weights",
-            f"keep the weights in float32 and compute in {precision} under autocast",
-            f"with torch.autocast(device_type, dtype=torch.{precision}):\n    loss = loss_function(model(inputs))",
-        ),
-        Fix("stochastic-rounding", "round the updated weights stochastically, or sum with Kahan compensation", ""),
-        Fix(
-            "higher-learning-rate",
-            f"raise the learning rate above {facts['lr']:g} if the loss allows it",
-            f"lr={facts['lr'] * 10:g}",
-        ),
+        Fix("float32-master-weights", f"keep the weights in float32 and compute in {precision} under autocast"),
+        Fix("stochastic-rounding", "round the updated weights stochastically, or sum with Kahan compensation"),
+        Fix("higher-learning-rate", f"raise the learning rate above {facts['lr']:g} if the loss allows it"),
     ]

@@ -97,7 +97,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.snippet import expression
 from stabdiag.evidence.graph.main_path import downstream
 from stabdiag.evidence.numbers.epsilon import Epsilon, bites, lost, reached
 from stabdiag.evidence.signal import steps
@@ -161,11 +160,9 @@ def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
             evidence={"epsilon": facts["eps"], "birth": born},
             fixes=[
                 Fix(
-                    "float32-master-weights",
-                    f"keep weights and optimizer in float32 and compute in {precision} under autocast",
-                    f"with torch.autocast(device_type, dtype=torch.{precision}):",
+                    "float32-master-weights", f"keep weights and optimizer in float32 and compute in {precision} under autocast"
                 ),
-                Fix("larger-epsilon", f"give the optimizer an epsilon that {precision} can hold", "eps=1e-4"),
+                Fix("larger-epsilon", f"give the optimizer an epsilon that {precision} can hold"),
             ],
         )
 
@@ -196,22 +193,17 @@ def _finding(trace: Trace, run: Run, epsilon: Epsilon, severity: Severity, when:
             "epsilon": epsilon.value,
             "reaches": downstream(run, op.index),
         },
-        fixes=list(_fixes(epsilon, format.smallest)),
+        fixes=list(_fixes(epsilon)),
     )
 
 
-def _fixes(epsilon: Epsilon, smallest: float) -> Iterator[Fix]:
-    at = epsilon.op.location
+def _fixes(epsilon: Epsilon) -> Iterator[Fix]:
     if epsilon.absorbed:
         if epsilon.value < 0:
-            text = expression(at, "x.clamp(-1 + 1e-8, 1 - 1e-8)").replace(f"{-epsilon.value:g}", "1e-6")
-            yield Fix("larger-epsilon", "bound by a number that is not 1", text)
+            yield Fix("larger-epsilon", "bound by a number that is not 1")
             return
-        yield Fix("stable-form", "add the epsilon where the value is small", "torch.log((1 - p).clamp_min(1e-6))")
+        yield Fix("stable-form", "add the epsilon where the value is small")
         return
     larger = 1e-4
-    text = (
-        expression(at, f"x + {epsilon.value:g}").replace(f"{epsilon.value!r}", f"{larger:g}").replace("self.eps", f"{larger:g}")
-    )
-    yield Fix("larger-epsilon", f"use an epsilon that float16 holds with room to spare, at least {larger:g}", text)
-    yield Fix("float32-island", "normalise in float32 and cast the result", "h = F.normalize(h.float(), dim=-1).to(h.dtype)")
+    yield Fix("larger-epsilon", f"use an epsilon that float16 holds with room to spare, at least {larger:g}")
+    yield Fix("float32-island", "normalise in float32 and cast the result")

@@ -90,31 +90,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.forms import LOG_OF_SOFTMAX
-from stabdiag.evidence.expressions.judgement import Judgement, judgements
-from stabdiag.evidence.expressions.wording import argument, dimension
+from stabdiag.evidence.expressions.judgement import judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
 explains = ("SD301", "SD302", "SD304", "SD401", "SD505", "SD608")
+
+_FIXES = (
+    Fix("log-softmax", "compute the logarithm of the softmax in one step"),
+    Fix("cross-entropy", "let the loss take logits"),
+    Fix("guarded-log", "or keep the probability from 0"),
+)
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line that takes the logarithm of a softmax."""
     for found in judgements(trace, LOG_OF_SOFTMAX, within=within):
         yield found.finding(
-            f"`{found.op.name.strip('_')}` of a softmax: the logits have {found.observed()} here, and it breaks at a spread of "
-            f"{found.limits() or 'some 100'}",
+            f"`{found.op.name}` of a softmax: the logits have {found.observed()} here, and it breaks {found.limits()}",
             "log of a probability that rounds to 0",
-            _fixes(found),
+            list(_FIXES),
         )
-
-
-def _fixes(found: Judgement) -> list[Fix]:
-    cause = found.cause
-    logits = (argument(cause) if cause and cause.name != "div" else None) or "logits"
-    dim = dimension(cause, found.expression.gap_dim)
-    return [
-        Fix("log-softmax", "compute the logarithm of the softmax in one step", f"log_p = F.log_softmax({logits}, dim={dim})"),
-        Fix("cross-entropy", "let the loss take logits", f"loss = F.cross_entropy({logits}, target)"),
-        Fix("guarded-log", "or keep the probability from 0", f"torch.log(({argument(found.op) or 'p'}).clamp_min(1e-6))"),
-    ]

@@ -82,30 +82,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.forms import LOG_OF_SIGMOID
-from stabdiag.evidence.expressions.judgement import Judgement, judgements
-from stabdiag.evidence.expressions.wording import argument
+from stabdiag.evidence.expressions.judgement import judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
 explains = ("SD301", "SD302", "SD304", "SD505", "SD608")
+
+_FIXES = (
+    Fix("bce-with-logits", "let the loss take logits"),
+    Fix("logsigmoid", "log σ(z) and log(1 - σ(z)) in one step"),
+    Fix("guarded-log", "or keep the probability from 0"),
+)
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line that takes the logarithm of a sigmoid."""
     for found in judgements(trace, LOG_OF_SIGMOID, within=within):
         yield found.finding(
-            f"`{found.op.name.strip('_')}` of a sigmoid: the logits have {found.observed()} here, and it breaks at a "
-            f"magnitude of {found.limits() or 'some 17'}",
+            f"`{found.op.name}` of a sigmoid: the logits have {found.observed()} here, and it breaks {found.limits()}",
             "log of a probability that rounds to 0",
-            _fixes(found),
+            list(_FIXES),
         )
-
-
-def _fixes(found: Judgement) -> list[Fix]:
-    cause = found.cause
-    logits = (argument(cause) if cause and cause.name == "sigmoid" else None) or "logits"
-    return [
-        Fix("bce-with-logits", "let the loss take logits", f"loss = F.binary_cross_entropy_with_logits({logits}, target)"),
-        Fix("logsigmoid", "log σ(z) and log(1 - σ(z)) in one step", f"F.logsigmoid({logits}), F.logsigmoid(-({logits}))"),
-        Fix("guarded-log", "or keep the probability from 0", f"torch.log(({argument(found.op) or 'p'}).clamp_min(1e-6))"),
-    ]

@@ -87,7 +87,6 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.forms import LOGSUMEXP_BY_HAND, SOFTMAX_BY_HAND
 from stabdiag.evidence.expressions.judgement import judgements
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
@@ -97,14 +96,12 @@ explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line."""
     for found in judgements(trace, SOFTMAX_BY_HAND, LOGSUMEXP_BY_HAND, within=within):
-        z = argument(found.run.ops[found.expression.danger]) or "z"
         if found.expression.form == SOFTMAX_BY_HAND:
-            what, fix = "softmax", Fix("softmax", "use the shifted softmax", f"torch.softmax({z}, dim=-1)")
+            what, fix = "softmax", Fix("softmax", "use the shifted softmax")
         else:
-            what, fix = "log-sum-exp", Fix("logsumexp", "use the shifted log-sum-exp", f"torch.logsumexp({z}, dim=-1)")
+            what, fix = "log-sum-exp", Fix("logsumexp", "use the shifted log-sum-exp")
         yield found.finding(
-            f"{what} without subtracting the maximum: the exponents have {found.observed()} here, and it breaks at "
-            f"{found.limits() or '88.7'}",
+            f"{what} of values that are not shifted: they have {found.observed()} here, and it breaks {found.limits()}",
             "exp of an unshifted value",
-            [fix, Fix("shift-by-maximum", "subtract the maximum first", f"({z}) - ({z}).amax(dim=-1, keepdim=True)")],
+            [fix, Fix("shift-by-maximum", "subtract the maximum first")],
         )

@@ -90,9 +90,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.forms import EXP, LATE_CLAMP, SIGMOID_BY_HAND
+from stabdiag.evidence.expressions.forms import EXP, LATE_CLAMP, RATIO, SIGMOID_BY_HAND
 from stabdiag.evidence.expressions.judgement import Judgement, judgements
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
@@ -102,21 +101,21 @@ _WHAT = {
     LATE_CLAMP: "clamped only after the exp: the value is kept, the gradient is not",
     SIGMOID_BY_HAND: "sigmoid written out: the value is right, the gradient is not",
     EXP: "`exp` of an unbounded value",
+    RATIO: "`exp` of a difference from an input, which nothing limits",
 }
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line; of several exps of the same layers (deviation, variance) the first, which names the others."""
     causes: dict[object, list[Judgement]] = {}
-    for found in judgements(trace, EXP, LATE_CLAMP, SIGMOID_BY_HAND, within=within):
+    for found in judgements(trace, EXP, RATIO, LATE_CLAMP, SIGMOID_BY_HAND, within=within):
         alone = found.expression.form != EXP or found.happens
         causes.setdefault(found.op.index if alone else found.expression.upstream.sources, []).append(found)
     for group in causes.values():
         found = min(group, key=lambda each: (-each.severity.rank, each.op.index))
         others = [at for each in group if each is not found and (at := each.location) is not None]
         yield found.finding(
-            f"{_WHAT[found.expression.form]}; the exponent has {found.observed()} here, and it breaks at "
-            f"{found.limits() or '88.7'}",
+            f"{_WHAT[found.expression.form]}; the exponent has {found.observed()} here, and it breaks {found.limits()}",
             "exp of an unbounded value",
             _fixes(found),
             notes=tuple(f"evidence: the same layers feed another exp at {at.path}:{at.line}" for at in others),
@@ -124,10 +123,8 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 
 def _fixes(found: Judgement) -> list[Fix]:
-    z = argument(found.op) or "z"
-    name = found.op.name.strip("_")
-    clamp = Fix("clamp-exponent", "bound the exponent, not its exp", f"torch.{name}(({z}).clamp(max=20.0))")
+    clamp = Fix("clamp-exponent", "bound the exponent, not its exp")
     if found.expression.form == SIGMOID_BY_HAND:
-        return [Fix("sigmoid", "use the stable function", f"torch.sigmoid(-({z}))")]
-    softplus = Fix("positive", "or grow linearly", f"F.softplus({z})")
+        return [Fix("sigmoid", "use the stable function")]
+    softplus = Fix("positive", "or grow linearly")
     return [clamp] if found.expression.form == LATE_CLAMP else [clamp, softplus]

@@ -63,7 +63,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.evidence.expressions.judgement import judgements
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
@@ -75,11 +74,11 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     for found in judgements(trace, within=within, trapped=True):
         danger = found.run.ops[found.expression.danger]
         selected = found.run.ops[found.expression.selected or 0]
-        name, operand = danger.name.strip("_"), argument(danger) or "x"
+        name = danger.name.strip("_")
         at = f" at {selected.location.path}:{selected.location.line}" if selected.location else ""
         yield found.finding(
             f"`{selected.name.strip('_')}`{at} hides the value of `{name}` outside its domain, but not its gradient: the "
-            f"operand has {found.observed()} here, and it breaks at {found.limits()}",
+            f"operand has {found.observed()} here, and it breaks {found.limits()}",
             "its gradient is 0 · inf where the other branch is taken",
-            [Fix("sanitise-input", "make the operand harmless first", f"safe = torch.where(condition, {operand}, 1.0)")],
+            [Fix("sanitise-input", "make the operand harmless first")],
         )

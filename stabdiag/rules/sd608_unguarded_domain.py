@@ -89,6 +89,8 @@ from stabdiag.evidence.expressions.judgement import Judgement, judgements
 from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
+from stabdiag.trace.formats import FORMATS
+from stabdiag.trace.ops import limits
 
 explains = ("SD301", "SD704")
 
@@ -102,28 +104,41 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
             continue
         operand = argument(found.op)
         shown = f"`{operand}`" if operand else "a value"
-        kept, label = ("positive", "can be negative") if found.expression.form == ROOT else ("from 0", "can reach 0")
+        kept, label = _bound(found)
         yield found.finding(
             f"{_WHAT[found.expression.form]} {shown}, which nothing keeps {kept}: it has {found.observed()} here, and it "
-            f"breaks at {found.limits()}",
+            f"breaks {found.limits()}",
             label,
-            _fixes(found, operand or "x"),
+            _fixes(found),
         )
 
 
-def _fixes(found: Judgement, operand: str) -> list[Fix]:
+def _bound(found: Judgement) -> tuple[str, str]:
+    """What should keep the operand inside, and what it can do, in words."""
+    danger = found.run.ops[found.expression.danger]
+    (end, *_) = limits(danger.name, danger.attributes, FORMATS["float32"])
+    if end.side == "at":
+        return f"from {end.at:g}", f"can pass {end.at:g}"
+    return f"above {end.at:g}", "can be negative" if end.at == 0 else f"can fall below {end.at:g}"
+
+
+def _fixes(found: Judgement) -> list[Fix]:
+    if found.determinant:
+        return [Fix("slogdet", "use `torch.linalg.slogdet`, which never forms the determinant")]
+    if found.learned:
+        return [Fix("log-parameter", "learn the logarithm of the parameter and take its exponential")]
     if found.expression.form == QUOTIENT:
         return [
-            Fix("guarded-division", "keep the denominator from 0", f"({operand}).clamp(min=1e-6)"),
-            Fix("positive", "make it positive", f"F.softplus({operand}) + 1e-6"),
+            Fix("guarded-division", "keep the denominator from 0"),
+            Fix("positive", "make it positive"),
         ]
     if found.expression.form in (POWER, ROOT):
-        return [Fix("guarded-root", "keep the base from 0", f"({operand}).clamp(min=1e-6)")]
+        return [Fix("guarded-root", "keep the base from 0")]
     cause = found.cause
     if cause is not None and cause.name.strip("_") == "exp":
-        return [Fix("cancel-log-exp", "work with the logarithm itself", f"{argument(cause) or 'exponent'}")]
+        return [Fix("cancel-log-exp", "work with the logarithm itself")]
     return [
-        Fix("guarded-log", "keep the operand from 0", f"torch.{found.op.name.strip('_')}(({operand}).clamp(min=1e-6))"),
-        Fix("positive", "make it positive", f"torch.{found.op.name.strip('_')}(F.softplus({operand}) + 1e-6)"),
-        Fix("xlogy", "x·log x that is 0 at 0", f"torch.xlogy(x, {operand})"),
+        Fix("guarded-log", "keep the operand from 0"),
+        Fix("positive", "make it positive"),
+        Fix("xlogy", "x·log x that is 0 at 0"),
     ]

@@ -78,7 +78,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.dependence import Dependence, dependence
@@ -105,7 +104,6 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
         bad = [p for p, error in errors.items() if error >= wrong]
         single = errors.get("float32", 0.0)
         severity = Severity.ERROR if bad else Severity.WARNING if single >= doubtful else Severity.INFO
-        x = argument(mean) or "x"
         yield Finding(
             "",
             "",
@@ -124,8 +122,8 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
                 ),  # a negative variance breaks the root behind it
             },
             fixes=[
-                Fix("two-pass-variance", "let torch compute it in two passes", f"{x}.var(dim=…, keepdim=True, correction=0)"),
-                Fix("centre-first", "subtract the mean before squaring", f"({x} - mean).pow(2).mean(dim=…, keepdim=True)"),
+                Fix("two-pass-variance", "let torch compute it in two passes"),
+                Fix("centre-first", "subtract the mean before squaring"),
             ],
         )
 

@@ -76,7 +76,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.wording import written
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.dependence import Dependence, dependence
@@ -105,7 +104,6 @@ def check(trace: Trace, *, headroom: float = 2.0) -> Iterator[Finding]:
             worst[key] = (stats.max_abs, op, scale)
     for magnitude, op, scale in worst.values():
         overflows = magnitude > largest
-        text = written(op.location) or "q @ k.transpose(-2, -1)"
         yield Finding(
             "",
             "",
@@ -115,9 +113,7 @@ def check(trace: Trace, *, headroom: float = 2.0) -> Iterator[Finding]:
             precisions=half,
             label=f"{magnitude:.3g} here, {magnitude * scale:.3g} when scaled",
             evidence={"op_index": op.index, "max_abs": magnitude, "scale": scale},
-            fixes=[
-                Fix("scale-before", "scale one factor before the product", f"(q * {scale:.4g}) @ …  # instead of ({text}) * …")
-            ],
+            fixes=[Fix("scale-before", "scale one factor before the product")],
         )
 
 

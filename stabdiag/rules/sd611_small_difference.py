@@ -63,9 +63,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.wording import addend, argument
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace import Op, Trace
 from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import FORMATS
 
@@ -80,10 +79,10 @@ def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
     roundoff = FORMATS["float32"].unit_roundoff
     seen = set()
     for op in run.phase("forward", "loss"):
-        form = _form(run, dependence(run), op)
+        form = _form(dependence(run), op)
         if form is None or op.location is None or (key := (op.location.path, op.location.line)) in seen:
             continue
-        name, x, stable = form
+        name, x = form
         stats = run.values[dependence(run).behind(x)].stats
         if stats is None or not stats.sampled or stats.nonfinite or not stats.rms > 0:
             continue
@@ -100,25 +99,21 @@ def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
             precisions=[name for name in trace.precisions if name != "float64"],
             label="the 1 swallows the digits",
             evidence={"op_index": op.index, "rms": stats.rms, "relative_error": error},
-            fixes=[Fix("small-argument", "use the function made for small arguments", stable)],
+            fixes=[Fix("small-argument", "use the function made for small arguments")],
         )
 
 
-def _form(run: Run, values: Dependence, op: Op) -> tuple[str, int, str] | None:
-    """The form, the id of x, and the stable way to write it."""
+def _form(values: Dependence, op: Op) -> tuple[str, int] | None:
+    """The form and the id of x."""
     name = op.name
     inner = values.maker(op.inputs[0]) if op.inputs and values.data(op.inputs[0]) else None
     if inner is None or not inner.inputs:
         return None
     if name == "log" and inner.name == "add" and inner.attributes.get("other") == 1:
-        return "log(1 + x)", inner.inputs[0], f"torch.log1p({_x(inner)})"
+        return "log(1 + x)", inner.inputs[0]
     minus_one = (name == "sub" and op.attributes.get("other") == 1) or (name == "add" and op.attributes.get("other") == -1)
     if minus_one and inner.name == "exp":
-        return "exp(x) - 1", inner.inputs[0], f"torch.expm1({argument(inner) or 'x'})"
+        return "exp(x) - 1", inner.inputs[0]
     if name == "rsub" and op.attributes.get("other") == 1 and inner.name == "cos":
-        return "1 - cos(x)", inner.inputs[0], f"2 * torch.sin(({argument(inner) or 'x'}) / 2) ** 2"
+        return "1 - cos(x)", inner.inputs[0]
     return None
-
-
-def _x(added: Op) -> str:
-    return addend(added.location) or "x"

@@ -75,7 +75,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.wording import argument
 from stabdiag.evidence.graph.softmax import product_of_activations
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
@@ -102,7 +101,6 @@ def check(trace: Trace) -> Iterator[Finding]:
         if (key := (op.location.path, op.location.line)) in seen:
             continue
         seen.add(key)
-        z = argument(op) or "z"
         constant = "0" if "log" in op.name else "1"
         yield Finding(
             "",
@@ -115,8 +113,8 @@ def check(trace: Trace) -> Iterator[Finding]:
             label=f"always {constant}",
             evidence={"op_index": op.index, "dim": dim, "shape": list(logits.shape)},
             fixes=[
-                Fix("sigmoid-for-softmax", "a single logit wants a sigmoid", f"torch.sigmoid({z})"),
-                Fix("right-dimension", "or normalise over the other dimension", f"torch.softmax({z}, dim=1)"),
+                Fix("sigmoid-for-softmax", "a single logit wants a sigmoid"),
+                Fix("right-dimension", "or normalise over the other dimension"),
             ],
         )
 

@@ -110,7 +110,7 @@ from collections.abc import Iterator, Mapping
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
 from stabdiag.evidence.signal.depth import weights_of
-from stabdiag.evidence.signal.initialisation import as_code, behind, remedy
+from stabdiag.evidence.signal.initialisation import behind, remedy
 from stabdiag.evidence.signal.twins import copies, measure
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
@@ -232,7 +232,7 @@ def _copied_finding(
             "op_index": hidden[second.name].index,
             "reaches": [op.index for op in hidden.values()],
         },
-        fixes=[Fix("construct-separately", "construct every layer on its own", "[Layer() for _ in range(n)]"), _noise(second)],
+        fixes=[Fix("construct-separately", "construct every layer on its own"), _NOISE],
     )
 
 
@@ -266,10 +266,8 @@ def _finding(
             "op_index": hidden[first.name].index,
             "reaches": [op.index for op in hidden.values()] if zero else [],
         },
-        fixes=[_noise(first)] if token else [remedy(first.name, nonlinearity), _noise(first)],
+        fixes=[_NOISE] if token else [remedy(nonlinearity), _NOISE],
     )
 
 
-def _noise(parameter: Parameter) -> Fix:
-    weight = as_code(parameter.name)
-    return Fix("break-symmetry", "add noise to copied units", f"{weight}.data += 0.01 * torch.randn_like({weight})")
+_NOISE = Fix("break-symmetry", "add noise to copied units")

@@ -144,5 +144,5 @@ def check(
                 "parameters": [s.parameter.name for s in here],
                 "decades": round(course.decades, 3),
             },
-            fixes=[remedy(first.parameter.name, first.nonlinearity)],
+            fixes=[remedy(first.nonlinearity)],
         )

@@ -211,12 +211,10 @@ def _finding(
 ) -> Finding:
     rows = fact["rows"]
     means = [s / rows for s in fact["sum"]]
-    x = names[0] if names and names[0].isidentifier() else "x"
-    dims = "(0, 2, 3), keepdim=True" if len(run.values[op.outputs[0]].shape) == 4 else "0"
-    fixes = [Fix("standardise-data", "standardise the features", f"{x} = ({x} - {x}.mean({dims})) / {x}.std({dims})")]
+    fixes = [Fix("standardise-data", "standardise the features")]
     stats = next((v.stats for v in run.values if v.kind == "input" and v.name in names and v.stats is not None), None)
     if stats is not None and stats.min >= 0 and 2 < stats.max <= 255:
-        fixes.insert(0, Fix("scale-pixels", "bring pixels to -1 … 1", f"{x} = {x} / 127.5 - 1"))
+        fixes.insert(0, Fix("scale-pixels", "bring pixels to -1 … 1"))
     entry = trace.place(op)
     made = next((at for name in names if (at := trace.data.get(name)) is not None), None)
     notes = [f"evidence: declared inputs, {fact['elements']} elements in {len(means)} features, over {run.batches} batches"]

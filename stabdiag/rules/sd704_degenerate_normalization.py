@@ -142,8 +142,8 @@ def _few(trace: Trace, op: Op, count: int) -> Finding:
     if count == 1:
         effect = "its output is 0 whatever its input"
     fixes = [
-        Fix("wider-normalisation", "normalise over more elements, such as all features", "nn.LayerNorm(features)"),
-        Fix("group-norm", "use GroupNorm, whose statistics do not depend on the batch", "nn.GroupNorm(8, channels)"),
+        Fix("wider-normalisation", "normalise over more elements, such as all features"),
+        Fix("group-norm", "use GroupNorm, whose statistics do not depend on the batch"),
     ]
     return _at(
         trace,
@@ -164,8 +164,8 @@ def _flat(trace: Trace, run: Run, op: Op, layers: int) -> Finding:
         f"(median variance {fact['median_variance'] / max(1, run.batches):.1e}); {layers} layers do"
     )
     fixes = [
-        Fix("kaiming-init", "initialise the layer in front with the right gain", "nn.init.kaiming_normal_(layer.weight)"),
-        Fix("module-epsilon", "keep eps below the variance it guards", "nn.BatchNorm2d(channels, eps=1e-8)"),
+        Fix("kaiming-init", "initialise the layer in front with the right gain"),
+        Fix("module-epsilon", "keep eps below the variance it guards"),
     ]
     evidence = {"share": share, "channels": fact["channels"], "eps": eps, "layers": layers}
     return _at(trace, op, Severity.INFO, message, "eps decides the result", evidence, fixes)

@@ -135,8 +135,8 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
                 notes=["cause: the logits of the fresh model differ too much, so it is sure of random answers"],
                 evidence={"loss": start, "classes": classes, "op_index": op.index, "whole_model": True},
                 fixes=[
-                    Fix("small-output-init", "start the last layer small", "nn.init.normal_(head.weight, std=0.02)"),
-                    Fix("standardise-input", "standardise the inputs", "x = (x - x.mean(0)) / x.std(0)"),
+                    Fix("small-output-init", "start the last layer small"),
+                    Fix("standardise-input", "standardise the inputs"),
                 ],
                 **at(op) | ({"location": line_of_op(trace, factor)} if factor is not None else {}),
             )

@@ -167,7 +167,7 @@ def _stuck(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
     curve = steps.losses(run)
     what = f"the loss does not fall below {curve[0]:.4g} in {len(curve)} steps on one batch"
     finding = _finding(trace, Severity.WARNING, what, precision, facts, curve)
-    finding.fixes = [Fix("higher-learning-rate", f"raise the learning rate above {facts['lr']:g}", f"lr={facts['lr'] * 10:g}")]
+    finding.fixes = [Fix("higher-learning-rate", f"raise the learning rate above {facts['lr']:g}")]
     if precision == "float32":
         return finding
     finding.fixes = [_autocast(precision)]
@@ -180,7 +180,7 @@ def _stuck(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
         finding.evidence |= {"underflow": share, "loss_scale": scale}
         power = f"2^{scale.hex().partition('p')[2].lstrip('+')}"
         finding.message += f", though it falls in float32; a loss scale of {power} would keep the gradients"
-        fix = Fix("loss-scaling", f"scale the loss by {power} and the gradients back", f"(loss * {scale:g}).backward()")
+        fix = Fix("loss-scaling", f"scale the loss by {power} and the gradients back")
         if run["scaled"]:
             fix.before, fix.after = (f"loss {min(x):.4g} after {len(x)} steps" for x in (curve, run["scaled"]["losses"]))
             fix.proven = steps.decrease(run["scaled"]["losses"]) > 0
@@ -202,20 +202,12 @@ def _finding(trace: Trace, severity: Severity, what: str, precision: str, facts:
         notes=[f"evidence: loss {', '.join(f'{x:.3g}' for x in curve[:6])}{' …' if len(curve) > 6 else ''}"],
         evidence={"losses": curve, "lr": facts["lr"], "calmer_lr": rate},
         fixes=[
-            Fix(
-                "lower-learning-rate",
-                f"lower the learning rate to {rate:.1g}, or warm up to it",
-                f"lr={rate:.1g}",
-            ),
-            Fix("gradient-clipping", "clip the gradient norm", "nn.utils.clip_grad_norm_(model.parameters(), 1.0)"),
+            Fix("lower-learning-rate", f"lower the learning rate to {rate:.1g}, or warm up to it"),
+            Fix("gradient-clipping", "clip the gradient norm"),
         ],
     )
 
 
 def _autocast(precision: str) -> Fix:
     dtype = precision.removeprefix("amp-")
-    return Fix(
-        "float32-master-weights",
-        f"keep weights and optimizer in float32 and compute in {dtype} under autocast",
-        f"with torch.autocast(device_type, dtype=torch.{dtype}):",
-    )
+    return Fix("float32-master-weights", f"keep weights and optimizer in float32 and compute in {dtype} under autocast")

@@ -111,11 +111,7 @@ def check(trace: Trace, *, warning: float = 1.0, error: float = 20.0) -> Iterato
         ],
         evidence={"ratio": ratio, "eigenvalue": curvature["eigenvalue"], "limit": curvature["limit"], "lr": facts["lr"]},
         fixes=[
-            Fix("lower-learning-rate", f"lower the learning rate to {safe:.1g}", f"lr={safe:.1g}"),
-            Fix(
-                "warm-up",
-                f"warm up to it from {safe:.1g}",
-                f"torch.optim.lr_scheduler.LinearLR(optimizer, start_factor={1 / ratio:.1g}, total_iters=1000)",
-            ),
+            Fix("lower-learning-rate", f"lower the learning rate to {safe:.1g}"),
+            Fix("warm-up", f"warm up to it from {safe:.1g}"),
         ],
     )

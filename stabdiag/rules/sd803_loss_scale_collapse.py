@@ -152,17 +152,11 @@ def _scale_one(run: dict[str, Any]) -> str:
 
 
 def _fixes(run: dict[str, Any]) -> list[Fix]:
-    bfloat16 = Fix(
-        "bfloat16",
-        "use bfloat16, which has the range of float32 and needs no scaling",
-        "torch.autocast(device_type, dtype=torch.bfloat16)",
-    )
+    bfloat16 = Fix("bfloat16", "use bfloat16, which has the range of float32 and needs no scaling")
     if run["structural"]:
-        island = Fix(
-            "float32-island", "run the op that overflows in float32", "with torch.autocast(device_type, enabled=False):"
-        )
+        island = Fix("float32-island", "run the op that overflows in float32")
         return [island, bfloat16]
     scale = run["first_scale_that_works"] or 1.0
-    lower = Fix("loss-scaling", f"start the scaler at {scale:g}", f"torch.amp.GradScaler(init_scale={scale:g})")
-    clipping = Fix("gradient-clipping", "clip the unscaled gradient norm", "nn.utils.clip_grad_norm_(model.parameters(), 1.0)")
+    lower = Fix("loss-scaling", f"start the scaler at {scale:g}")
+    clipping = Fix("gradient-clipping", "clip the unscaled gradient norm")
     return [lower, clipping, bfloat16]

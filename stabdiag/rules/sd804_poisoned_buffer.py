@@ -116,10 +116,8 @@ def check(trace: Trace) -> Iterator[Finding]:
             label=f"its {', '.join(name.rpartition('.')[2] for name in names)} overflows",
             evidence={"buffers": names},
             fixes=[
-                Fix(
-                    "float32-island", "keep this module and its buffers in float32", f"model.{module}.float()" if module else ""
-                ),
-                Fix("standardise-input", "bring its input to unit scale", ""),
+                Fix("float32-island", "keep this module and its buffers in float32"),
+                Fix("standardise-input", "bring its input to unit scale"),
             ],
         )
 

@@ -97,18 +97,14 @@ def check(trace: Trace, *, least: float = 1e-5, most: float = 1e-1, spread: floa
     tenths = quantiles([ratio for ratio, _, _ in ratios], n=10) if len(ratios) >= FEW else []
     if now > most:
         lowered = facts["lr"] * most / now / 10
-        fix = Fix("lower-learning-rate", f"lower the learning rate towards {lowered:.1g}", f"lr={lowered:.1g}")
+        fix = Fix("lower-learning-rate", f"lower the learning rate towards {lowered:.1g}")
         what, severity = f"a step changes the weights by {now:.2g} of their size (median)", Severity.WARNING
     elif later < least:
         raised = facts["lr"] * 1e-3 / later if later else facts["lr"] * 100
-        fix = Fix("higher-learning-rate", f"raise the learning rate towards {raised:.1g}", f"lr={raised:.1g}")
+        fix = Fix("higher-learning-rate", f"raise the learning rate towards {raised:.1g}")
         what, severity = f"a step changes the weights by only {now:.2g} of their size (median)", Severity.WARNING
     elif tenths and tenths[-1] > spread * tenths[0]:
-        fix = Fix(
-            "layerwise-rates",
-            "give slow layers a rate of their own, or use Adam",
-            "torch.optim.AdamW(model.parameters(), lr=1e-3)",
-        )
+        fix = Fix("layerwise-rates", "give slow layers a rate of their own, or use Adam")
         what = f"layers learn at different speeds: a step changes weights by {tenths[0]:.2g} to {tenths[-1]:.2g} of their size"
         severity = Severity.INFO
     else:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.subject import SubjectError
 from stabdiag.subject.usage import constructor_call
@@ -109,7 +110,7 @@ def build(target: Callable[..., Any], name: str, module: ModuleType, given: dict
     """
     args, kwargs, _ = bind(target, name, module, given)
     model = _call(target, kwargs, name, args)
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     if not isinstance(model, nn.Module):
         raise SubjectError(f"{name}() returned {type(model).__name__}; expected it to return the model, an nn.Module.", "load")
     return model

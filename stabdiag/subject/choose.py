@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.build import NeedsArgumentsError, bind, build
 from stabdiag.subject.definitions import classes_of, factories_of, functions_of, instances_of, reach, references
 from stabdiag.subject.seeds import seeded
@@ -52,7 +53,7 @@ def _named(module: ModuleType, shown: str, name: str) -> Choice:
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known[:8]) or 'no model at all'}."
             raise SubjectError(f"{shown} has no {name}; {hint}", "load")
         value = getattr(value, part)
-    value = getattr(value, "_orig_mod", value)
+    value = uncompiled(value)
     if isinstance(value, nn.Module):
         return Choice(name, f"{name}, named on the command line", instance=value)
     if callable(value):

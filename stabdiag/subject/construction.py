@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
 
@@ -27,18 +27,22 @@ class Construction:
     """Lines that made modules and wrote tensors, while `recording` was on.
 
     Attributes:
-        modules: where each was constructed.
+        modules: by identity, each module and where it was constructed: its own `__hash__` may need what it lacks until then.
         written: by address of the memory, the frames of the author's in which its content was made, innermost first. A copy
             keeps those of its source; `copied` holds the line that copied it.
     """
 
-    modules: WeakKeyDictionary[nn.Module, Location] = field(default_factory=WeakKeyDictionary)
+    modules: dict[int, tuple[ReferenceType[nn.Module], Location]] = field(default_factory=dict)
     written: dict[int, list[Location]] = field(default_factory=dict)
     copied: dict[int, Location] = field(default_factory=dict)
 
     def of_modules(self, model: nn.Module) -> dict[str, Location | None]:
         """Module path -> where it was constructed, None where no line is known."""
-        return {path: self.modules.get(module) for path, module in model.named_modules()}
+        return {path: self._constructed(module) for path, module in model.named_modules()}
+
+    def _constructed(self, module: nn.Module) -> Location | None:
+        made, at = self.modules.get(id(module), (None, None))
+        return at if made is not None and made() is module else None
 
     def locate(self, parameter: Parameter, tensor: Tensor) -> None:
         """Fill in where the content of a parameter comes from."""
@@ -100,7 +104,7 @@ def recording() -> Iterator[Construction]:
         original(self, *args, **kwargs)
         at = here()
         if at is not None:
-            construction.modules[self] = at
+            construction.modules[id(self)] = ref(self), at
 
     nn.Module.__init__ = noting  # type: ignore[method-assign]
     try:

@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
+from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.frames import is_library
 from stabdiag.subject.usage import names_in, tree_of
 
 
 def instances_of(module: ModuleType) -> dict[str, nn.Module]:
     """Models with parameters at module level; compiled ones as they were before."""
-    found = {key: getattr(value, "_orig_mod", value) for key, value in vars(module).items() if isinstance(value, nn.Module)}
+    found = {key: uncompiled(value) for key, value in vars(module).items() if isinstance(value, nn.Module)}
     return {key: value for key, value in found.items() if any(True for _ in value.parameters())}
 
 
@@ -27,11 +28,11 @@ def classes_of(module: ModuleType, imported: bool = False) -> dict[str, type[nn.
     for key, value in vars(module).items():
         if not (inspect.isclass(value) and issubclass(value, nn.Module)) or inspect.isabstract(value):
             continue
-        if value.forward is nn.Module.forward:
+        if inspect.getattr_static(value, "forward") is nn.Module.forward:  # a ScriptModule's own raises when it is read
             continue
         here = value.__module__ == module.__name__
         if here and not imported:
-            alias = value in own.values()  # `Net = ResNet` is the same class twice
+            alias = any(value is known for known in own.values())  # `Net = ResNet` is the same class twice
             own |= {} if alias else {key: value}
         elif imported and not here and not is_library(inspect.getfile(value)):
             own[key] = value

@@ -12,6 +12,7 @@ from torch import nn
 
 from stabdiag.subject import device as devices
 from stabdiag.subject import objective
+from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.build import bind, build, literal
 from stabdiag.subject.choose import Choice, choose
 from stabdiag.subject.declared import training
@@ -102,8 +103,8 @@ def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Modul
     # Compiled parts run eager: what torch.compile made of them hides their ops from the tracer.
     for part in list(model.modules()):
         for name, child in list(part.named_children()):
-            if hasattr(child, "_orig_mod"):
-                setattr(part, name, child._orig_mod)
+            if (plain := uncompiled(child)) is not child:
+                setattr(part, name, plain)
     return model.train()
 
 

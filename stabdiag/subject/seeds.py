@@ -45,7 +45,7 @@ def shifted(offset: int, module: ModuleType) -> Iterator[None]:
         def manual_seed(self, seed: int) -> torch.Generator:
             return super().manual_seed(seed + offset)
 
-    replaced: dict[Any, Any] = {
+    replaced = {
         torch.manual_seed: shift(torch.manual_seed),
         torch.cuda.manual_seed: shift(torch.cuda.manual_seed),
         torch.cuda.manual_seed_all: shift(torch.cuda.manual_seed_all),
@@ -54,23 +54,16 @@ def shifted(offset: int, module: ModuleType) -> Iterator[None]:
         numpy.random.seed: shift(numpy.random.seed),
         numpy.random.default_rng: shift(numpy.random.default_rng),
     }
+    by_identity: dict[int, Any] = {id(original): instead for original, instead in replaced.items()}
     homes: list[ModuleType] = [torch, torch.random, torch.cuda, torch.cuda.random, random, numpy.random, module]
     patched: list[tuple[ModuleType, str, Any]] = []
     for home in homes:
         for name, value in list(vars(home).items()):
-            if callable(value) and _hashable(value) and value in replaced:
+            if (instead := by_identity.get(id(value))) is not None:
                 patched.append((home, name, value))
-                setattr(home, name, replaced[value])
+                setattr(home, name, instead)
     try:
         yield
     finally:
         for home, name, value in patched:
             setattr(home, name, value)
-
-
-def _hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except Exception:
-        return False
-    return True

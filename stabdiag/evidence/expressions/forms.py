@@ -14,7 +14,7 @@ from math import isfinite
 
 from stabdiag.trace import Op, Run
 from stabdiag.trace.dependence import Dependence, Slice, dependence
-from stabdiag.trace.ops import EXPONENTIALS, INVERSES, LOGARITHMS, RECIPROCALS, SELECTIONS, SOFTMAXES, SUMS, exponent
+from stabdiag.trace.ops import EVEN, EXPONENTIALS, INVERSES, LOGARITHMS, RECIPROCALS, SELECTIONS, SOFTMAXES, SUMS, exponent
 
 LOG_OF_SOFTMAX = "log-of-softmax"
 LOG_OF_SIGMOID = "log-of-sigmoid"

@@ -21,8 +21,8 @@ from stabdiag.trace.ops import Limit, limits
 def limits_of(run: Run, expression: Expression, format: Format) -> tuple[Limit, ...]:
     """Where the expression stops being finite, in terms of its link: of a logarithm of a softmax the spread of the logits.
 
-    exp(-g) rounds to 0 where it is below half the smallest number; the derivative 1/p of a logarithm overflows where p is below
-    1/max; 1 - sigmoid(z) is 0 where exp(-z) is below half the spacing of the numbers below 1 (float32 rounds 1 + exp(-z) itself).
+    exp(-g) rounds to 0 below half the smallest number; the derivative 1/p of a logarithm overflows where p is below 1/max;
+    1 - sigmoid(z) is 0 where exp(-z) is below half the spacing of the numbers below 1 (float32 rounds 1 + exp(-z) itself).
     """
     vanishes, overflows = -log(format.smallest / 2), log(format.max)
     if expression.form == LOG_OF_SOFTMAX:

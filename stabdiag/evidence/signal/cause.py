@@ -11,7 +11,7 @@ from statistics import median
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
 from stabdiag.evidence.signal.depth import Course, data_of, gradient_of, weights_of
-from stabdiag.evidence.signal.initialisation import GAINS, as_code, behind, layer_scales, remedy
+from stabdiag.evidence.signal.initialisation import GAINS, behind, layer_scales, remedy
 from stabdiag.finding import Fix
 from stabdiag.trace import Location, Op, Run, Trace
 
@@ -43,7 +43,7 @@ def cause_of_loss(trace: Trace, run: Run, course: Course) -> Cause:
     name = op.name.rstrip("_")
     fixes = []
     if op.name in GAINS or "softmax" in op.name:
-        fixes = [Fix("replace-activation", f"use an activation that does not saturate instead of {name}", "nn.GELU()")]
+        fixes = [Fix("replace-activation", f"use an activation that does not saturate instead of {name}")]
     text = f"`{name}` keeps {10**keeps:.2g} of the gradient (median over depth)"
     return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, course.steepest), fixes)
 
@@ -57,13 +57,12 @@ def cause_of_growth(trace: Trace, run: Run, course: Course) -> Cause:
     if op in course.ops:
         streams = [o for o in course.ops if not is_layer(run, o)]
         text = f"{len(streams)} branches add to the stream and each multiplies its gradient by {10**-course.slope:.2g}"
-        scale = (2 * len(streams)) ** -0.5
-        fixes = [Fix("scale-branches", "scale each branch by 1/√(2N)", f"x = x + block(x) * {scale:.3f}")]
+        fixes = [Fix("scale-branches", "scale each branch by 1/√(2N)")]
     read = (run.values[run.behind_views(i)] for i in op.inputs)
     factor = next((v.name for v in read if v.kind == "parameter"), "") if course.in_steps else ""
     if factor:
         text = f"every step multiplies by `{factor}`, and with it the gradient by {10**times:.2g} (median)"
-        fixes = [Fix("unit-factor", "let the factor that carries the state start at 1", f"nn.init.ones_({as_code(factor)})")]
+        fixes = [Fix("unit-factor", "let the factor that carries the state start at 1")]
     return Cause(text, op.module or op.layer, op.name, line_of_op(trace, op), _width(run, op), fixes, factor)
 
 
@@ -140,7 +139,7 @@ def _weights(trace: Trace, run: Run, course: Course, layer: Op | None) -> Cause:
     if passed is not None:
         text += f"; they pass on {10**passed:.2g} of the gradient (median over depth)"
     place = line_of_weight(trace, worst.parameter)
-    fix = remedy(worst.parameter.name, worst.nonlinearity)
+    fix = remedy(worst.nonlinearity)
     return Cause(text, worst.parameter.module, worst.op.name, place, width, [fix])
 
 

@@ -130,30 +130,13 @@ def _nonlinearity(run: Run, op: Op) -> str | None:
     return "relu" if is_relu(run, op) else squashing(run, op)
 
 
-def remedy(name: str, nonlinearity: str, *, recurrent: bool = False) -> Fix:
+def remedy(nonlinearity: str, *, recurrent: bool = False) -> Fix:
     """The initialisation that fits a weight: orthogonal in a recurrence, He for rectifiers, Xavier elsewhere, with the gain."""
-    weight = as_code(name)
     if recurrent:
-        return Fix(
-            "orthogonal-init", "initialise the recurrent weight orthogonal, spectral radius 1", f"nn.init.orthogonal_({weight})"
-        )
+        return Fix("orthogonal-init", "initialise the recurrent weight orthogonal, spectral radius 1")
     if nonlinearity.startswith("leaky_relu"):
-        return Fix(
-            "kaiming-init",
-            "He initialisation for leaky ReLU",
-            f"nn.init.kaiming_normal_({weight}, a=0.01, nonlinearity='leaky_relu')",
-        )
+        return Fix("kaiming-init", "He initialisation for leaky ReLU")
     if GAINS.get(nonlinearity) == sqrt(2):
-        return Fix("kaiming-init", "He initialisation for ReLU", f"nn.init.kaiming_normal_({weight}, nonlinearity='relu')")
-    gain = GAINS.get(nonlinearity, 1.0)
-    shown = {5 / 3: ", gain=5 / 3", 1.0: ""}.get(gain, f", gain={gain:g}")
+        return Fix("kaiming-init", "He initialisation for ReLU")
     what = f" for {nonlinearity.rstrip('_')}" if nonlinearity else ""
-    return Fix("xavier-init", f"Xavier initialisation{what}", f"nn.init.xavier_normal_({weight}{shown})")
-
-
-def as_code(name: str) -> str:
-    """A parameter's or module's name as the author would write it in a builder: `model.convs[3].weight`."""
-    written = "model"
-    for part in name.split(".") if name else []:
-        written += f"[{part}]" if part.isdigit() else f".{part}"
-    return written
+    return Fix("xavier-init", f"Xavier initialisation{what}")

@@ -54,6 +54,8 @@ from stabdiag.recording.tracer import plain
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import FORMATS
+from stabdiag.trace.ops import limits
 
 BUDGET = 50.0  # forward passes
 # What calling an op costs, in multiply-adds: 5 µs at some 2 per ns on one CPU core.
@@ -180,6 +182,7 @@ def _confirmed(expression: Expression, base: Run, excerpts: Excerpts, formats: l
     if (elements := account.elements(expression)) > _MOST:
         return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}
     result: dict[str, Any] = {"status": "bounded", "observed": {}, "breaks": {}}
+    result["spread"] = _own_distance(base, expression, excerpts)
     result["inputs"] = all(base.values[s.id].kind == "input" for s in groups.get(DATA, [])) and DATA in groups
     try:
         for group, sources in groups.items():
@@ -202,6 +205,19 @@ def _confirmed(expression: Expression, base: Run, excerpts: Excerpts, formats: l
     if result["breaks"]:
         result["status"] = "confirmed"
     return result
+
+
+def _own_distance(base: Run, expression: Expression, excerpts: Excerpts) -> float | None:
+    """How far the operand is from where the dangerous op ends, in its own standard deviations over samples; None unknown."""
+    operand = excerpts.values.get(expression.operand)
+    danger = base.ops[expression.danger]
+    ends = limits(danger.name, danger.attributes, FORMATS["float32"])
+    if operand is None or not ends or operand.dim() == 0 or len(operand) < 2:
+        return None
+    operand = operand.double()
+    spread = float((operand - operand.mean(0, keepdim=True)).square().mean().sqrt())
+    gap = min(float((operand - end.at).abs().min()) for end in ends)
+    return gap / spread if spread > 0 and isfinite(gap / spread) else None
 
 
 def _groups(expression: Expression, base: Run, excerpts: Excerpts) -> dict[str, list[Source]]:

@@ -6,9 +6,9 @@ times within 50 steps. Below 1 it forgets, which training may choose.
 
 from __future__ import annotations
 
-from stabdiag.evidence.signal.initialisation import as_code
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
+from stabdiag.repair.editing.built import attribute
 
 REPAIRS = ("SD102",)
 KEEPS_FUNCTION = False
@@ -17,4 +17,4 @@ KEEPS_FUNCTION = False
 def statements(finding: Finding, report: SubjectReport) -> list[str] | None:
     """The factor that the finding names."""
     factor = finding.evidence.get("factor")
-    return [f"nn.init.ones_({as_code(factor)})"] if factor else None
+    return [f"nn.init.ones_({attribute(factor)})"] if factor else None

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from stabdiag.subject.attributes import attribute
 from stabdiag.subject.inputs.specification import SAMPLES, TOKENS, Specification
 
 
 def by_configuration(name: str, model: nn.Module) -> Iterator[Specification]:
     """Arguments whose sizes a configuration object tells, by the names in use for models of text, images and sound."""
-    if not hasattr(model, "config"):
+    if attribute(model, "config") is None:
         return
     vocabulary = configured(model, "vocab_size")
     if name in ("input_ids", "decoder_input_ids", "inputs", "idx", "tokens") and isinstance(vocabulary, int) and vocabulary > 1:
@@ -59,7 +60,7 @@ def by_configuration(name: str, model: nn.Module) -> Iterator[Specification]:
 
 def configured(model: nn.Module, *names: str) -> Any:
     """The first of the named values in the model's configuration, or in a nested one (text, vision, encoder …)."""
-    config = getattr(model, "config", None)
+    config = attribute(model, "config")
     nested = [value for key, value in getattr(config, "__dict__", {}).items() if hasattr(value, "__dict__")]
     for name in names:
         for place in (config, *nested):

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from stabdiag.subject.attributes import attribute
 from stabdiag.subject.inputs.configuration import by_configuration, vocabulary
 from stabdiag.subject.inputs.layers import by_layer_name, by_parameters, wanted_by_layers
 from stabdiag.subject.inputs.specification import IMAGE, NODES, SAMPLES, TOKENS, Specification
@@ -29,11 +30,11 @@ def arguments_of(model: nn.Module) -> list[inspect.Parameter]:
 
 def first_plan(model: nn.Module, parameters: list[inspect.Parameter]) -> tuple[Specification, ...]:
     """The first guess for every argument that must be given."""
-    main = getattr(model, "main_input_name", None)
+    main = attribute(model, "main_input_name")
     names = [p.name for p in parameters if p.default is p.empty]
     if not names and main in {p.name for p in parameters}:
         names = [main]
-        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        if getattr(attribute(model, "config"), "is_encoder_decoder", False):
             names += [p.name for p in parameters if p.name == "decoder_input_ids" and main != "decoder_input_ids"]
     if not names and parameters:
         names = [parameters[0].name]

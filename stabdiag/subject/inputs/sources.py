@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from stabdiag.subject.attributes import attribute
 from stabdiag.subject.frames import is_library, one_line, place, user_traceback
 from stabdiag.subject.inputs.adjust import Plan
 from stabdiag.subject.inputs.data import read_data
@@ -55,7 +56,7 @@ def find_inputs(model: nn.Module, module: ModuleType, shown: str, specifications
     example = getattr(module, "example_inputs", None)
     if not given and example is not None:
         return _declared(model, example, shown)
-    array = getattr(model, "example_input_array", None)
+    array = attribute(model, "example_input_array")
     if not given and array is not None and tree_leaves(array):
         inputs = as_inputs(array)
         return _tried(model, lambda _: inputs, 1, "example_input_array of the model", True, shown, "example_input_array")

@@ -1,6 +1,6 @@
 """The search for the nearest state of its sources in which an expression breaks.
 
-Uniform variations and special shapes first, all at once; then, where none of them is plausible and breaks, a descent: along the
+Uniform variations and special shapes first, all at once; where none of them is plausible and breaks, a descent: along the
 gradient of the distance between the operand and its singular point, in the sources' own units, with a line search per step.
 Found states are tried in every format.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from stabdiag.evidence.expressions.forms import EXP, LATE_CLAMP, RATIO, SIGMOID_BY_HAND, Expression
 from stabdiag.evidence.expressions.plausible import plausibility
 from stabdiag.probe import states
-from stabdiag.probe.states import DATA, Source, State
+from stabdiag.probe.states import DATA, PARAMETERS, Source, State
 from stabdiag.probe.subexpression import Lanes, Subexpression
 from stabdiag.trace import Run
 from stabdiag.trace.formats import FORMATS
@@ -26,8 +26,9 @@ from stabdiag.trace.ops import limits
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LARGEST = 2**26  # elements of all tensors of an expression, all lanes together: autograd keeps them
 _DIRECTIONS = ["scale", "negate", "raise", "lower"]
-_STEPS = 12  # of a descent
-_LENGTHS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]  # of one step, in the sources' units
+_STEPS = 8  # of a descent
+# Lengths of one step, in the sources' units.
+_LENGTHS = {DATA: [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0], PARAMETERS: [0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5]}
 _ALONG_ONE_AXIS = frozenset((EXP, LATE_CLAMP, RATIO, SIGMOID_BY_HAND))  # uniform variations take these to their end
 
 
@@ -38,7 +39,8 @@ class Search:
         run: the float32 run; expression: in it; sub: its ops, ready to run again.
         group: "data" or "parameters"; sources: what is varied.
         elements: of all values of the expression, one lane.
-        afford: called with a number of lanes before they run; raises where the budget does not hold them.
+        afford: called before work with the number of lanes, and with whether the operand alone is computed and
+            differentiated (None: the whole expression is); raises where the budget does not hold it.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Search:
         group: str,
         sources: list[Source],
         elements: int,
-        afford: Callable[[int], None],
+        afford: Callable[[int, bool | None], None],
     ) -> None:
         self.run, self.expression, self.sub, self.group, self.sources = run, expression, sub, group, sources
         self.elements, self.afford = elements, afford
@@ -58,23 +60,20 @@ class Search:
             *states.uniform(group, sources, _DIRECTIONS),
             *(states.structured(sources) if group == DATA else []),
         ]
-        self._descended = expression.form in _ALONG_ONE_AXIS
 
     def breaks(self, format: str) -> dict[str, Any]:
-        """kind ("value", "gradient") -> the most plausible state that breaks it, for the kinds that do."""
+        """kind ("value", "gradient") -> the most plausible uniform variation or special shape that breaks it, if one does."""
         found = self._of(self._tried, format)
-        if not self._descended:
-            self._descended = True
-            if not any(plausibility(b) < 1 for b in found.values()):
-                path = self._descent()
-                self._tried += path
-                for kind, broken in self._of(path, format).items():
-                    if kind not in found or plausibility(broken) < plausibility(found[kind]):
-                        found[kind] = broken
         if format == "float32" and found:  # narrower formats break the same way, only sooner
             ways = {b["how"] for b in found.values()} & set(_DIRECTIONS)
             self._tried = [s for s in self._tried if s.how not in _DIRECTIONS or s.how in (ways or _DIRECTIONS)]
         return found
+
+    def descent(self, formats: list[str]) -> dict[str, dict[str, Any]]:
+        """Format -> kind -> the most plausible point of a descent that breaks it. Nothing where uniform variations reach all
+        that a descent does."""
+        path = [] if self.expression.form in _ALONG_ONE_AXIS else self._path()
+        return {format: found for format in formats if path and (found := self._of(path, format))}
 
     def _of(self, tried: list[State], format: str) -> dict[str, Any]:
         if not tried:
@@ -113,9 +112,7 @@ class Search:
         touching = self.expression.signed != self.expression.operand
         return any(e.kind == "value" and e.at == 0 and (e.side == "at" or touching) for e in ends)
 
-    # -- descent ------------------------------------------------------------------------------------------------------------
-
-    def _descent(self) -> list[State]:
+    def _path(self) -> list[State]:
         """The points of a descent of the signed value towards the nearest end of the dangerous op."""
         measure = self._measure()
         if measure is None:
@@ -123,19 +120,24 @@ class Search:
         point = {s.id: s.tensor for s in self.sources}
         best, path = inf, []
         for _ in range(_STEPS):
-            self.afford(1)
+            self.afford(1, True)
             slope = self.sub.slope(point, measure)
             candidates = self._steps(point, slope)
             if not candidates:
                 break
-            self.afford(len(candidates) // 3)  # forward only
+            self.afford(len(candidates), False)
             stacked = {s.id: torch.stack([c[s.id] for c in candidates]) for s in self.sources}
-            lengths = self.sub.distances(stacked, measure)
-            nearest = int(lengths.argmin())
-            if not float(lengths[nearest]) < best:
+            reached = self.sub.distances(stacked, measure).tolist()
+            beyond = [i for i, d in enumerate(reached) if d <= 0]
+            tried = [State("descent", 1.0, candidate) for candidate in candidates]
+            if beyond:  # the shortest way there
+                nearest = min(beyond, key=lambda i: states.distance(self.group, self.sources, tried[i]))
+            else:
+                nearest = min(range(len(reached)), key=reached.__getitem__)
+            if not reached[nearest] < best:
                 break
-            best, point = float(lengths[nearest]), candidates[nearest]
-            path.append(State("descent", 1.0, point))
+            best, point = reached[nearest], candidates[nearest]
+            path.append(tried[nearest])
             if best <= 0:
                 break
         return path
@@ -152,7 +154,7 @@ class Search:
         return [
             {s.id: s.moved(point[s.id] - s.tensor - step * s.unit * way[s.id]) for s in self.sources}
             for way in ways
-            for step in _LENGTHS
+            for step in _LENGTHS[self.group]
         ]
 
     def _measure(self) -> Callable[[Tensor], Tensor] | None:
@@ -180,7 +182,7 @@ class Search:
 
     def _vary(self, tried: list[State], format: str) -> Lanes:
         """All states, the first of which is the observed one, in parts that fit into memory; it leads every part."""
-        self.afford(len(tried))
+        self.afford(len(tried), None)
         at_once = max(1, _LARGEST // self.elements - 1)
         parts = []
         for start in range(1, len(tried), at_once):

@@ -148,10 +148,11 @@ class Subexpression:
 
     def slope(self, point: dict[int, Tensor], distance: Callable[[Tensor], Tensor]) -> dict[int, Tensor]:
         """The gradient of the smallest distance with respect to the sources at one point, in float64; 0 where there is none."""
-        leaves = [point[i].double().requires_grad_() for i in self.sources]
+        leaves = [point[i].detach().double().clone().requires_grad_() for i in self.sources]
         with torch.enable_grad():
             (signed,) = self._upstream(leaves, self._fixed(torch.float64), [self.signed])
-            nearest = torch.nan_to_num(distance(signed), nan=torch.inf).min()
+            apart = torch.nan_to_num(distance(signed), nan=torch.inf).flatten()
+            nearest = apart[apart.argmin()]  # of equal ones a single one
             if not nearest.requires_grad:
                 return {i: torch.zeros_like(leaf) for i, leaf in zip(self.sources, leaves, strict=True)}
             found = torch.autograd.grad(nearest, leaves, allow_unused=True)

@@ -90,7 +90,7 @@ from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 from stabdiag.trace.formats import FORMATS
-from stabdiag.trace.ops import limits
+from stabdiag.trace.ops import Limit, limits
 
 explains = ("SD301", "SD704")
 
@@ -116,7 +116,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 def _bound(found: Judgement) -> tuple[str, str]:
     """What should keep the operand inside, and what it can do, in words."""
     danger = found.run.ops[found.expression.danger]
-    (end, *_) = limits(danger.name, danger.attributes, FORMATS["float32"])
+    (end, *_) = limits(danger.name, danger.attributes, FORMATS["float32"]) or (Limit(0.0, "below", "value"),)
     if end.side == "at":
         return f"from {end.at:g}", f"can pass {end.at:g}"
     return f"above {end.at:g}", "can be negative" if end.at == 0 else f"can fall below {end.at:g}"

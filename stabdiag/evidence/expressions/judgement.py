@@ -258,6 +258,9 @@ def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: f
         return Severity.ERROR
     if form not in GENERAL and form not in (EXP, RATIO):
         return Severity.WARNING
+    if _hidden(result) and expression.selected is not None:  # a trap in any format that training gets to
+        within_reach = any(plausibility(b) <= 1 for kinds in breaks.values() for b in kinds.values())
+        return Severity.WARNING if within_reach else Severity.INFO
     if form == RATIO or any(plausibility(b) <= 1 for b in wide):
         return Severity.WARNING
     special = [b["how"] for b in wide if b["how"] in SPECIAL]

@@ -11,6 +11,7 @@ Writes `trace.experiments["confirmation"]`:
         "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is stated
         "driven": the same after gradient ascent on the inputs, where that was tried,
         "inputs": True where inputs alone drive it, no layer in between,
+        "descent": "not run: why", where that was so,
         "spread": how far the operand is from its singular point, in its own standard deviations over samples; None unknown,
         "breaks": {format: {"value" | "gradient": {"group", "how", "factor", "moved", "largest", "low", "high", "gap",
                                                    "hidden", "state"}}}}}}
@@ -87,8 +88,10 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     account.spent += account.forward
     formats = [f for f in DTYPES if f == "float32" or f in request.precisions]
     if excerpts is not None:
-        for expression in found:
-            results[expression.key] = _confirmed(expression, base, excerpts, formats, account)
+        begun = {e.key: _confirmed(e, base, excerpts, formats, account) for e in found}
+        for key, (result, searches) in begun.items():  # after all that is cheap
+            _descend(result, searches, formats)
+            results[key] = result
         _drive(recorder, base, found, results, account)
     trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
@@ -139,9 +142,12 @@ class _Account:
         elements = sum(_size(self.run.values[i].shape) for i in op.outputs[:1])
         return 0.0 if op.view else _CALL + lanes * elements * _inner(op, self.run)
 
-    def variation(self, expression: Expression, lanes: int) -> float:
-        """The work of one call of `Subexpression.vary`; backward counts twice forward."""
+    def variation(self, expression: Expression, lanes: int, differentiated: bool | None) -> float:
+        """The work of variations; backward counts twice forward. `differentiated`: whether the operand alone is computed, with
+        or without its gradient; None for all of the expression."""
         before = sum(self.of(self.run.ops[i], lanes) for i in expression.upstream.ops)
+        if differentiated is not None:
+            return before * (3 if differentiated else 1)
         after = sum(self.of(self.run.ops[i], lanes) for i in expression.path)
         return (before + after) * (3 if expression.differentiated else 1)
 
@@ -175,36 +181,60 @@ def _inner(op: Op, run: Run) -> int:
     return 1
 
 
-def _confirmed(expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account) -> dict[str, Any]:
+def _confirmed(
+    expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account
+) -> tuple[dict[str, Any], list[Search]]:
+    """What uniform variations and special shapes do to an expression, and the searches to go on with."""
     groups = _groups(expression, base, excerpts)
     if not groups:
-        return {"status": "fixed"}
+        return {"status": "fixed"}, []
     if (elements := account.elements(expression)) > _MOST:
-        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}
+        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}, []
     result: dict[str, Any] = {"status": "bounded", "observed": {}, "breaks": {}}
     result["spread"] = _own_distance(base, expression, excerpts)
     result["inputs"] = all(base.values[s.id].kind == "input" for s in groups.get(DATA, [])) and DATA in groups
+    searches = [_search(expression, base, excerpts, group, sources, account) for group, sources in groups.items()]
     try:
-        for group, sources in groups.items():
-            search = _search(expression, base, excerpts, group, sources, account)
+        for search in searches:
             for name in formats:
                 breaks = search.breaks(name)
                 result["observed"] = search.observed
                 if name == "float32" and any(b["how"] == "observed" for b in breaks.values()) and _finite(base):
-                    return {**result, "status": "tolerated"}
-                for kind, broken in breaks.items():
-                    kept = result["breaks"].setdefault(name, {})
-                    if kind not in kept or plausibility(broken) < plausibility(kept[kind]):
-                        kept[kind] = broken
+                    return {**result, "status": "tolerated"}, []
+                _keep(result, name, breaks)
     except _OverBudgetError:
+        searches = []
         if not result["breaks"]:
-            return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}
+            return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}, []
     except Exception as error:  # an op that cannot be run again by itself
+        searches = []
         if not result["breaks"]:
-            return {**result, "status": f"not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-    if result["breaks"]:
+            return {**result, "status": f"not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}, []
+    return result, searches
+
+
+def _descend(result: dict[str, Any], searches: list[Search], formats: list[str]) -> None:
+    """Go on where nothing plausible breaks float32 yet."""
+    for search in searches:
+        if any(plausibility(b) <= 1 for b in result["breaks"].get("float32", {}).values()):
+            return
+        try:
+            for name, breaks in search.descent(formats).items():
+                _keep(result, name, breaks)
+        except _OverBudgetError:
+            result["descent"] = f"not run: it would cost more than {BUDGET:g} forward passes"
+            return
+        except Exception as error:  # what cannot be differentiated that way
+            result["descent"] = f"not run: {type(error).__name__}"
+
+
+def _keep(result: dict[str, Any], format: str, breaks: dict[str, Any]) -> None:
+    """Keep the most plausible break of each kind."""
+    for kind, broken in breaks.items():
+        kept = result["breaks"].setdefault(format, {})
+        if kind not in kept or plausibility(broken) < plausibility(kept[kind]):
+            kept[kind] = broken
         result["status"] = "confirmed"
-    return result
 
 
 def _own_distance(base: Run, expression: Expression, excerpts: Excerpts) -> float | None:
@@ -256,8 +286,8 @@ def _search(
         excerpts.values,
     )
 
-    def afford(lanes: int) -> None:
-        if not account.affords(account.variation(expression, lanes)):
+    def afford(lanes: int, differentiated: bool | None) -> None:
+        if not account.affords(account.variation(expression, lanes, differentiated)):
             raise _OverBudgetError
 
     return Search(base, expression, sub, group, sources, account.elements(expression), afford)

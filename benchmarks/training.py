@@ -19,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stabdiag.evidence.numbers.loss_scale import FIRST_SCALE
 from stabdiag.finding import Finding
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder
 from stabdiag.probe.runner import probe
-from stabdiag.probe.training import FIRST_SCALE, Trainer
+from stabdiag.probe.training import Trainer
 from stabdiag.scanning.pipeline import report_on
 from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs, Subject

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stabdiag import __version__
 from stabdiag.errors import UserError, did_you_mean
 from stabdiag.judging.report import Report
-from stabdiag.scanning.session import run, settle
+from stabdiag.scanning.session import run
+from stabdiag.scanning.settle import settle
 from stabdiag.settings.config import SUBJECT_KEYS
 from stabdiag.settings.request import RunOptions, ScanRequest
 from stabdiag.settings.values import checked
 
+if TYPE_CHECKING:
+    import pandas
+
 LISTS = ("precisions", "select", "extend_select", "ignore", "inputs")
 
 
-def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = None, **options: Any) -> Report:
+class Diagnosis(Report):
+    """A report that shows itself: as text, as a table, in a notebook."""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The findings as a pandas table, one row each."""
+        from stabdiag.reports.csv import frame
+
+        return frame(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from stabdiag.reports.html import fragment
+
+        return fragment(self)
+
+    def __str__(self) -> str:
+        """The report as a terminal shows it."""
+        from stabdiag.reports.text import render
+
+        return render(self)
+
+
+def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = None, **options: Any) -> Diagnosis:
     """Diagnose a model.
 
     Args:
@@ -30,7 +56,7 @@ def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = Non
             or `select="SD2"`.
 
     Returns:
-        A Report: `report.findings`, `report.runs[0].precisions`, `report.to_frame()`, `report.exit_code(fail_on="error")`.
+        A Diagnosis: `report.findings`, `report.runs[0].precisions`, `report.to_frame()`, `report.exit_code(fail_on="error")`.
 
     Raises:
         UserError: an option that there is not, or a value it cannot have.
@@ -41,13 +67,14 @@ def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = Non
         if loss is not None:
             raise UserError("`loss` was given for a file; define a function `loss(output)` in the file instead")
         specifications = _checked("inputs", inputs) if inputs is not None else []
-        return run([ScanRequest(str(model), inputs=specifications, **values)], RunOptions())
+        report = run([ScanRequest(str(model), inputs=specifications, **values)], RunOptions())
+        return Diagnosis(report.version, report.runs)
     from stabdiag.scanning.pipeline import scan_model
 
     request = ScanRequest(type(model).__name__, **values)
-    report = Report(__version__, [scan_model(model, inputs, loss, request)])
-    settle(report, [request])
-    return report
+    diagnosis = Diagnosis(__version__, [scan_model(model, inputs, loss, request)])
+    settle(diagnosis, [request])
+    return diagnosis
 
 
 def _checked(key: str, value: Any) -> Any:

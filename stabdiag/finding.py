@@ -52,7 +52,7 @@ class Finding:
     """One cause, found once.
 
     Attributes:
-        code, name: the rule's.
+        code, name: the rule's, filled in by it.
         message: one sentence with the measured fact in numbers and units; code in backticks.
         module: path of the module or layer it is about ("" is the whole model).
         op: aten name of the op, "" when it is about no single op.
@@ -64,10 +64,14 @@ class Finding:
         evidence: the numbers behind the message, by name.
         fixes: in order of preference.
         status: "new", "baselined" or "suppressed".
+        path: of the file it belongs to, where it has no location.
+        blocks: the precisions that cannot be trained in because of it; None leaves that to the rule (`Rule.blocks`).
+        consequences: findings that were folded into this one, their cause.
+        acceptable: whether a baseline may accept it; not what the gate itself reports, which would accept all that follows.
     """
 
-    code: str
-    name: str
+    code: str = field(default="", kw_only=True)
+    name: str = field(default="", kw_only=True)
     severity: Severity
     message: str
     module: str = ""
@@ -81,12 +85,20 @@ class Finding:
     fixes: list[Fix] = field(default_factory=list)
     status: str = "new"
     path: str = ""
+    blocks: list[str] | None = None
+    consequences: list[Finding] = field(default_factory=list)
+    acceptable: bool = True
 
     @property
     def fingerprint(self) -> str:
         """Identity across edits: code, path, module, op and precisions, but no line number and no measured value."""
         key = "\x1f".join((self.code, self.path, self.module, self.op, self.phase, ",".join(self.precisions)))
         return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    def severity_in(self, precision: str) -> Severity | None:
+        """How badly this cause or one of its consequences stands in the way of a precision; None where neither does."""
+        severities = [f.severity for f in (self, *self.consequences) if precision in (f.blocks or ())]
+        return max(severities, key=lambda severity: severity.rank, default=None)
 
 
 def at(op: Op | None) -> dict[str, Any]:

@@ -1,15 +1,22 @@
-"""Rules: discovery, documentation from the module docstring, selection by code, prefix or name.
+"""Rules: discovery, what each one declares about itself, documentation from the module docstring, selection.
 
 A rule is one file in `stabdiag/rules/`, named `<code>_<name>.py`. It defines
 
     check(trace, *, threshold=…, …) -> Iterator[Finding]
 
-whose keyword-only parameters are its thresholds, and optionally
+whose keyword-only parameters are its thresholds, and declares what others need to know about its findings
 
+    KIND = "range"              one of KINDS: what they are about, causes before their effects; fixes are tried in this order
+    LEVEL = "op"                one of LEVELS: how much of the model one of them is about
+    BLOCKS = True               whether a finding decides the verdict of the precisions it shows in (default: False)
+    FACT = Fact(…)              the measure of the whole model that a fix must change (default: the finding's own label; the
+                                verdicts where it blocks)
+    RATCHET = Ratchet(…)        a measure that may not get worse than the baseline's, reported as a finding of this rule
     explains = ("SD301", …)     codes of symptoms that this rule's finding is the cause of
     MEASUREMENTS = (Measurement(…), ParameterMeasurement(…), …)     facts to be recorded at ops, at parameters
 
-The module docstring is the documentation. No file here or there imports torch.
+Nothing outside the file lists its code: verdicts, the order of fixes, proofs, baselines, reports ask the `Rule`. The module
+docstring is the documentation. No file here or there imports torch.
 """
 
 from __future__ import annotations
@@ -26,6 +33,49 @@ from typing import Any
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import Op, Run, Trace
+
+KINDS = ("expression", "attention", "start", "depth", "activation", "range", "rounding", "training", "scan")
+"""What a finding is about, in the order of cause and effect: an expression or a constant as written; the logits of a softmax;
+data and initialisation; the course of gradients over depth; activations that die, saturate, drift or collapse; what a format
+cannot hold; what it rounds; the steps of training; the scan itself."""
+
+LEVELS = ("line", "op", "layer", "model")
+"""How much of the model a finding is about."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A measure of the whole model, as a short text with its unit.
+
+    Attributes:
+        measure: name of an attribute of the report of a model.
+        text: with `{}` where the number stands.
+    """
+
+    measure: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ratchet:
+    """A measure that may not get worse than it was when the baseline was written, even where no threshold is crossed.
+
+    Attributes:
+        measure: a number that baselines hold: "headroom_bits", "output_error", "gradient_error" of a precision, or
+            "gradient_ratio", gradient at the first layers over that at the last.
+        worse: `worse(before, now)`, whether that is a loss.
+        message: with `{before}`, `{now}` and `{precision}`.
+        column, extreme: where it got lost: the row whose column (of the op table for measures of a precision, of the layer
+            table for others) is smallest (`min`) or largest (`max`).
+        phase: of the finding.
+    """
+
+    measure: str
+    worse: Callable[[float, float], bool]
+    message: str
+    column: str
+    extreme: Callable[..., Any] = min
+    phase: str = "forward"
 
 
 @dataclass(frozen=True)
@@ -101,6 +151,37 @@ class Rule:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return self._one_of("KIND", KINDS)
+
+    @property
+    def level(self) -> str:
+        """One of LEVELS."""
+        return self._one_of("LEVEL", LEVELS)
+
+    def _one_of(self, name: str, values: tuple[str, ...]) -> str:
+        value = getattr(self.module, name, None)
+        if value not in values:
+            raise ValueError(f"{self.module.__name__} declares {name} = {value!r}; write one of {', '.join(values)}")
+        return str(value)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether its findings stand in the way of the precisions they show in."""
+        return bool(getattr(self.module, "BLOCKS", False))
+
+    @property
+    def fact(self) -> Fact | None:
+        """The measure of the whole model that its findings are about; None where they have a fact of their own."""
+        return getattr(self.module, "FACT", None)
+
+    @property
+    def ratchet(self) -> Ratchet | None:
+        """What may not get worse than the baseline."""
+        return getattr(self.module, "RATCHET", None)
+
+    @property
     def explains(self) -> tuple[str, ...]:
         """Codes of findings that are consequences of this rule's."""
         return tuple(getattr(self.module, "explains", ()))
@@ -120,8 +201,17 @@ class Rule:
     def check(self, trace: Trace, thresholds: Mapping[str, Any] | None = None) -> Iterator[Finding]:
         """Judge a trace. Unknown thresholds raise TypeError."""
         for finding in self.module.check(trace, **(thresholds or {})):
-            finding.code, finding.name = self.code, self.name
-            yield finding
+            yield self._own(finding)
+
+    def finding(self, severity: Severity, message: str, **more: Any) -> Finding:
+        """A finding of this rule that is made elsewhere than in its `check`. `more`: the other fields of Finding."""
+        return self._own(Finding(severity, message, **more))
+
+    def _own(self, finding: Finding) -> Finding:
+        finding.code, finding.name = self.code, self.name
+        if finding.blocks is None:
+            finding.blocks = list(finding.precisions) if self.blocks else []
+        return finding
 
 
 @cache
@@ -136,6 +226,16 @@ def all_rules() -> dict[str, Rule]:
             module = importlib.import_module(f"{package.__name__}.{info.name}")
             rules.append(Rule(found[1].upper(), found[2].replace("_", "-"), module))
     return {rule.code: rule for rule in sorted(rules, key=lambda r: r.code)}
+
+
+def rule_in(module: str) -> Rule:
+    """The rule whose file a module is, by the module's name."""
+    return next(rule for rule in all_rules().values() if rule.module.__name__ == module)
+
+
+def rule_of(finding: Finding) -> Rule:
+    """The rule that made a finding. Raises KeyError for one of another version."""
+    return all_rules()[finding.code]
 
 
 def matching(selector: str) -> list[Rule]:

@@ -26,7 +26,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         text = request.edited.get(str(path.resolve())) or path.read_bytes().decode("utf-8-sig", "replace")
         lines = [n for n, line in enumerate(text.splitlines(), 1) if "torch.log(" in line]
         at = [Location(path.name, n, text.splitlines()[n - 1].index("torch.log(")) for n in lines]
-        findings = [Finding("SD601", "log-of-softmax", Severity.ERROR, "breaks", op="log", location=a) for a in at]
+        findings = [Finding(Severity.ERROR, "breaks", code="SD601", name="log-of-softmax", op="log", location=a) for a in at]
         return SubjectReport(
             SubjectFacts(str(path), "M", 0, "", ""), findings=findings, rules_run=["SD601"], output_sample=[1.0]
         )

@@ -121,6 +121,6 @@ def test_what_nobody_asked_about_a_librarys_code_is_no_error(
     precisions: list[str], library: str, request_: dict[str, object], declared: dict[str, object], milder: bool
 ) -> None:
     at = Location("model.py", 3, library=library)
-    finding = Finding("SD302", "overflow", Severity.ERROR, "", precisions=precisions, location=at)
+    finding = Finding(Severity.ERROR, "", code="SD302", name="overflow", precisions=precisions, location=at)
     trace = Trace(SubjectFacts("model.py", "Net", 0, "", "", training=declared))
     assert _nobody_asked(finding, ScanRequest("model.py", **request_), trace) is milder  # type: ignore[arg-type]

@@ -21,12 +21,12 @@ TEXT = "import torch\n\n\ndef f(z, v):\n    y = torch.log(torch.softmax(z, dim=1
 def finding(code: str = "SD601", line: int = 5, severity: Severity = Severity.ERROR, **more: object) -> Finding:
     column = 8 if line == 5 else 15
     return Finding(
-        code,
-        "name",
         severity,
         "message",
         "m",
         "log",
+        code=code,
+        name="name",
         precisions=["float32"],
         location=Location("model.py", line, column),
         **more,

@@ -9,31 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stabdiag.commands.options import (
-    Arguments,
-    BaselineFile,
-    Batches,
-    Budget,
-    Clip,
-    Config,
-    Data,
-    Device,
-    ExtendSelect,
-    FailOn,
-    Ignore,
-    Inputs,
-    LearningRate,
-    MemoryLimit,
-    Momentum,
-    Optimizer,
-    Precisions,
-    Seeds,
-    Select,
-    Steps,
-    Timeout,
-    Weights,
-    typed,
-)
+from stabdiag.commands.options import scans, typed
 from stabdiag.commands.output import refuse_unwritable, to_stderr, to_stdout, write_files
 from stabdiag.commands.progress import progress_bar
 from stabdiag.errors import UserError
@@ -44,6 +20,7 @@ from stabdiag.scanning.session import run
 from stabdiag.settings.config import load
 
 
+@scans
 def fix(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="FILE.py, FILE.py:Name or module:name.")],
@@ -55,35 +32,13 @@ def fix(
     only_proven: Annotated[
         bool, typer.Option("--only-proven/--unproven", help="Show proven fixes only, or the failed attempts, too.")
     ] = True,
-    inputs: Inputs = None,
-    arguments: Arguments = None,
-    data: Data = None,
-    weights: Weights = None,
-    device: Device = None,
-    precisions: Precisions = None,
-    select: Select = None,
-    extend_select: ExtendSelect = None,
-    ignore: Ignore = None,
-    fail_on: FailOn = None,
-    baseline: BaselineFile = None,
-    batches: Batches = None,
-    seeds: Seeds = None,
-    steps: Steps = None,
-    optimizer: Optimizer = None,
-    lr: LearningRate = None,
-    momentum: Momentum = None,
-    clip: Clip = None,
-    budget: Budget = None,
-    timeout: Timeout = None,
-    memory_limit: MemoryLimit = None,
-    config: Config = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks, the model's own output.")] = False,
 ) -> int:
     """Try the fixes: exit 0 when the proven ones leave nothing to report, 1 when findings remain."""
     from stabdiag.commands.proofs import render
     from stabdiag.repair.search import prove
 
-    settings = load(typed(context.params), config=config)
+    settings = load(typed(context.params), config=context.params["config"])
     refuse_unwritable([output] if output else [])
     requests, options = settings.requests([target]), settings.options
     if len(requests) != 1:

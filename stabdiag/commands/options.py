@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,32 +15,57 @@ from stabdiag.settings.values import keyword_arguments, split
 
 COMMA_SEPARATED = ("precisions", "select", "extend_select", "ignore")
 
-Inputs = Annotated[list[str] | None, typer.Option("--input", "-i", metavar="SPEC", help="8x3x32x32 or ids=4x128:int64<1000.")]
-Arguments = Annotated[list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="Constructor argument; repeatable.")]
-Data = Annotated[str | None, typer.Option(metavar="FILE", help="Inputs from .pt, .npz or .safetensors.")]
-Weights = Annotated[str | None, typer.Option(metavar="FILE", help="state_dict from .pt or .safetensors.")]
-# Named, because Typer before 0.28 takes a metavar that is the option's own name for its spelling and offers `--DEVICE`.
-Device = Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")]
-Precisions = Annotated[
-    list[str] | None,
-    typer.Option("--precision", "-p", metavar="LIST", help="Comma-separated. [default: float32,float16,bfloat16]"),
-]
-FailOn = Annotated[str | None, typer.Option(metavar="SEVERITY", help="error, warning, info or never. [default: error]")]
-Select = Annotated[list[str] | None, typer.Option(metavar="RULES", help="Only these codes, prefixes or names.")]
-ExtendSelect = Annotated[list[str] | None, typer.Option(metavar="RULES", help="These, too.")]
-Ignore = Annotated[list[str] | None, typer.Option(metavar="RULES", help="All but these.")]
-BaselineFile = Annotated[str | None, typer.Option(metavar="FILE", help="Accepted findings.")]
-Batches = Annotated[int | None, typer.Option(metavar="N", help="Different batches. [default: by budget]")]
-Seeds = Annotated[int | None, typer.Option(metavar="N", help="Initialisations. [default: by budget]")]
-Steps = Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps to take and watch.")]
-Optimizer = Annotated[str | None, typer.Option(metavar="NAME", help="sgd, adam, adamw, …")]
-LearningRate = Annotated[float | None, typer.Option(metavar="X", help="Learning rate.")]
-Momentum = Annotated[float | None, typer.Option(metavar="X", help="Momentum.")]
-Clip = Annotated[float | None, typer.Option(metavar="X", help="Clip gradients to this norm.")]
-Budget = Annotated[float | None, typer.Option(metavar="X", help="Cost of a scan in bare training steps. [default: 12]")]
-Timeout = Annotated[float | None, typer.Option(metavar="SECONDS", help="Give up after; 0 for never. [default: 600]")]
-MemoryLimit = Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the worker, such as 8G.")]
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration instead of the nearest pyproject.toml.")]
+SCAN_OPTIONS: dict[str, Any] = {
+    "inputs": Annotated[
+        list[str] | None, typer.Option("--input", "-i", metavar="SPEC", help="8x3x32x32 or ids=4x128:int64<1000.")
+    ],
+    "arguments": Annotated[
+        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="Constructor argument; repeatable.")
+    ],
+    "data": Annotated[str | None, typer.Option(metavar="FILE", help="Inputs from .pt, .npz or .safetensors.")],
+    "weights": Annotated[str | None, typer.Option(metavar="FILE", help="state_dict from .pt or .safetensors.")],
+    # Named, because Typer before 0.28 takes a metavar that is the option's own name for its spelling and offers `--DEVICE`.
+    "device": Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")],
+    "precisions": Annotated[
+        list[str] | None,
+        typer.Option("--precision", "-p", metavar="LIST", help="Comma-separated. [default: float32,float16,bfloat16]"),
+    ],
+    "fail_on": Annotated[str | None, typer.Option(metavar="SEVERITY", help="error, warning, info or never. [default: error]")],
+    "select": Annotated[list[str] | None, typer.Option(metavar="RULES", help="Only these codes, prefixes or names.")],
+    "extend_select": Annotated[list[str] | None, typer.Option(metavar="RULES", help="These, too.")],
+    "ignore": Annotated[list[str] | None, typer.Option(metavar="RULES", help="All but these.")],
+    "baseline": Annotated[str | None, typer.Option(metavar="FILE", help="Accepted findings.")],
+    "batches": Annotated[int | None, typer.Option(metavar="N", help="Different batches. [default: by budget]")],
+    "seeds": Annotated[int | None, typer.Option(metavar="N", help="Initialisations. [default: by budget]")],
+    "steps": Annotated[int | None, typer.Option(metavar="N", help="Optimizer steps to take and watch.")],
+    "optimizer": Annotated[str | None, typer.Option(metavar="NAME", help="sgd, adam, adamw, …")],
+    "lr": Annotated[float | None, typer.Option(metavar="X", help="Learning rate.")],
+    "momentum": Annotated[float | None, typer.Option(metavar="X", help="Momentum.")],
+    "clip": Annotated[float | None, typer.Option(metavar="X", help="Clip gradients to this norm.")],
+    "budget": Annotated[float | None, typer.Option(metavar="X", help="Cost of a scan in bare training steps. [default: 12]")],
+    "timeout": Annotated[float | None, typer.Option(metavar="SECONDS", help="Give up after; 0 for never. [default: 600]")],
+    "memory_limit": Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the worker, such as 8G.")],
+    "config": Annotated[Path | None, typer.Option(metavar="FILE", help="Configuration instead of the nearest pyproject.toml.")],
+}
+"""Options of every command that scans, by parameter; they come before the command's own."""
+
+
+def scans(command: Callable[..., int]) -> Callable[..., int]:
+    """A command with SCAN_OPTIONS. It reads what was typed from its context, see `typed`."""
+    own = inspect.signature(command, eval_str=True)
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in SCAN_OPTIONS.items()
+    ]
+
+    @wraps(command)
+    def wrapped(**given: Any) -> int:
+        return command(**{name: value for name, value in given.items() if name in own.parameters})
+
+    others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
+    wrapped.__signature__ = own.replace(parameters=[*shared, *others])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = command.__annotations__ | SCAN_OPTIONS
+    return wrapped
 
 
 def typed(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,31 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stabdiag.commands.options import (
-    Arguments,
-    BaselineFile,
-    Batches,
-    Budget,
-    Clip,
-    Config,
-    Data,
-    Device,
-    ExtendSelect,
-    FailOn,
-    Ignore,
-    Inputs,
-    LearningRate,
-    MemoryLimit,
-    Momentum,
-    Optimizer,
-    Precisions,
-    Seeds,
-    Select,
-    Steps,
-    Timeout,
-    Weights,
-    typed,
-)
+from stabdiag.commands.options import scans, typed
 from stabdiag.commands.output import refuse_unwritable, to_stderr, to_stdout
 from stabdiag.commands.progress import progress_bar
 from stabdiag.commands.publish import publish
@@ -45,18 +21,13 @@ from stabdiag.scanning.session import run
 from stabdiag.settings.config import load
 
 
+@scans
 def scan(
     context: typer.Context,
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="TARGET...", help="FILE.py, FILE.py:Name or module:name; default: the configured models."),
     ] = None,
-    inputs: Inputs = None,
-    arguments: Arguments = None,
-    data: Data = None,
-    weights: Weights = None,
-    device: Device = None,
-    precisions: Precisions = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", metavar="FORMAT", help="Format on stdout. [default: text]")
     ] = None,
@@ -66,27 +37,11 @@ def scan(
     ] = None,
     layers: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per op, precision and phase.")] = None,
     steps_csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per training step.")] = None,
-    fail_on: FailOn = None,
     min_severity: Annotated[str | None, typer.Option(metavar="SEVERITY", help="Report nothing below. [default: info]")] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit 0 although there are findings.")] = False,
-    select: Select = None,
-    extend_select: ExtendSelect = None,
-    ignore: Ignore = None,
-    baseline: BaselineFile = None,
     write_baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Accept the findings of this scan.")] = None,
-    batches: Batches = None,
-    seeds: Seeds = None,
-    steps: Steps = None,
-    optimizer: Optimizer = None,
-    lr: LearningRate = None,
-    momentum: Momentum = None,
-    clip: Clip = None,
     try_fixes: Annotated[bool, typer.Option("--try-fixes", help="Prove the suggested fixes by trying them.")] = False,
-    budget: Budget = None,
-    timeout: Timeout = None,
-    memory_limit: MemoryLimit = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. [default: 1]")] = None,
-    config: Config = None,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Show every setting and its source, and exit.")
     ] = False,
@@ -95,7 +50,7 @@ def scan(
     ] = False,
 ) -> int:
     """Diagnose models: exit 0 when there is nothing to report, 1 with findings, 2 when a scan did not happen."""
-    settings = load(typed(context.params), config=config)
+    settings = load(typed(context.params), config=context.params["config"])
     if show_settings:
         to_stdout(settings.show())
         return 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from stabdiag.errors import UserError
 from stabdiag.finding import Finding
-from stabdiag.gate.ratchet import gradient_ratio, losses
+from stabdiag.gate.ratchet import losses
 from stabdiag.judging.report import Report, SubjectReport
 from stabdiag.reports.json import plain
 from stabdiag.reports.parts.place import title
@@ -50,7 +50,7 @@ def render(report: Report, previous: Baseline | None = None) -> str:
             lines["measured", model, precision] = entry
     for run in report.runs:
         for finding in run.findings:
-            if finding.status == "suppressed" or finding.code == "SD001" or "baseline" in finding.evidence:
+            if finding.status == "suppressed" or not finding.acceptable:
                 continue
             key = ("finding", title(run), finding.code, finding.fingerprint)
             if key in lines:
@@ -86,7 +86,7 @@ def _measured(run: SubjectReport) -> Iterator[dict[str, Any]]:
                 "gradient_error": p.gradient_error,
             }
             yield {"model": title(run), "precision": p.name} | plain(values)
-    if (ratio := gradient_ratio(run.layers)) is not None:
+    if (ratio := run.gradient_ratio) is not None:
         yield {"model": title(run), "gradient_ratio": plain(ratio)}
 
 
@@ -128,8 +128,8 @@ def load(path: str) -> Baseline:
     return baseline
 
 
-def apply(report: Report, baseline: Baseline) -> None:
-    """Mark accepted findings, add those that say what got worse, and SD001 for entries that no longer occur."""
+def apply(report: Report, baseline: Baseline) -> list[list[Finding]]:
+    """Mark accepted findings. For each run, findings about what got worse and about entries that no longer occur."""
     left = Counter({fingerprint: int(entry.get("count", 1)) for fingerprint, entry in baseline.entries.items()})
     occurred = set()
     for run in report.runs:
@@ -138,10 +138,12 @@ def apply(report: Report, baseline: Baseline) -> None:
             if finding.status == "new" and left[finding.fingerprint] > 0:
                 left[finding.fingerprint] -= 1
                 finding.status = "baselined"
+    found: list[list[Finding]] = []
     for run in report.runs:
-        if run.error is None:
-            measured = {precision: values for (model, precision), values in baseline.measured.items() if model == title(run)}
-            run.findings += [*losses(run, measured, baseline.name), *_stale(run, baseline, occurred)]
+        measured = {precision: values for (model, precision), values in baseline.measured.items() if model == title(run)}
+        new = [*losses(run, measured, baseline.name), *_stale(run, baseline, occurred)] if run.error is None else []
+        found.append(new)
+    return found
 
 
 def _stale(run: SubjectReport, baseline: Baseline, occurred: set[str]) -> Iterator[Finding]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import log2
 
 from stabdiag.finding import Finding, Severity
-from stabdiag.gate.ratchet import BITS
 from stabdiag.judging.report import Layer, PrecisionVerdict, Report, SubjectReport
 from stabdiag.reports.parts.place import place, title
 from stabdiag.reports.text import verdict_words
 
 RANKS = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3}  # "not-run" is no answer and ranks nowhere
+HEADROOM_BITS = 1.0  # change of the headroom worth a line: half of the range
 LAYER_BITS = 1.0  # change of an RMS worth a line: a factor 2; another seed moves the RMS of a layer by a few per cent
 
 
@@ -80,7 +80,7 @@ def _precision(old: PrecisionVerdict, new: PrecisionVerdict) -> Iterator[Change]
         yield Change("verdict", f"{new.name}: {verdict_words(old)} → {verdict_words(new)}", worse)
     if old.headroom_bits is not None and new.headroom_bits is not None:
         lost = old.headroom_bits - new.headroom_bits
-        if abs(lost) >= BITS:
+        if abs(lost) >= HEADROOM_BITS:
             text = f"{new.name}: {old.headroom_bits:.1f} → {new.headroom_bits:.1f} bits of headroom"
             yield Change("headroom", text, lost > 0)
 

@@ -48,8 +48,8 @@ class Suppression:
         return next((code for code in self.codes if code.upper() == finding.code or code.lower() == finding.name), None)
 
 
-def apply(report: Report) -> None:
-    """Mark suppressed findings, and add SD001 for comments that silence nothing."""
+def apply(report: Report) -> list[list[Finding]]:
+    """Mark suppressed findings. For each run, findings about comments that silence nothing."""
     comments = {path: list(read(path)) for path in sorted({path for run in report.runs for path in _files(run)})}
     for run in report.runs:
         for finding in run.findings:
@@ -59,12 +59,15 @@ def apply(report: Report) -> None:
                     finding.status = "suppressed"
                     finding.evidence["suppression"] = comment.reason
     judged: set[str] = set()
+    found: list[list[Finding]] = []
     for run in report.runs:
+        found.append([])
         for path in sorted(_files(run) - judged):
             if comments[path]:
                 ran = [other for other in report.runs if path in _files(other)]
-                run.findings += _unused(comments[path], path, ran)
+                found[-1] += _unused(comments[path], path, ran)
         judged |= _files(run)
+    return found
 
 
 def read(path: str) -> Iterator[Suppression]:

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stabdiag.errors import ScanError
 from stabdiag.evidence.graph.structure import Weight
+from stabdiag.evidence.signal.depth import END
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import SubjectFacts
-
-if TYPE_CHECKING:
-    import pandas
 
 SCHEMA = "stabdiag/v1"
 VERDICTS = ("safe", "safe-with-scaling", "at-risk", "fails", "not-run")
@@ -111,6 +109,14 @@ class SubjectReport:
     weights: list[Weight] = field(default_factory=list, repr=False)
     modules: dict[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def gradient_ratio(self) -> float | None:
+        """Gradient at the first tenth of the main path over that at the last; None where either was not measured or is 0."""
+        gradients = [layer.gradient_rms for layer in self.layers if layer.main and layer.gradient_rms is not None]
+        ends = max(1, round(END * len(gradients)))
+        first, last = sum(gradients[:ends]) / ends, sum(gradients[-ends:]) / ends
+        return first / last if len(gradients) > 1 and first > 0 and last > 0 else None
+
 
 @dataclass(slots=True)
 class Report:
@@ -123,24 +129,6 @@ class Report:
     def findings(self) -> list[Finding]:
         """All findings of all subjects, suppressed and baselined ones included."""
         return [finding for run in self.runs for finding in run.findings]
-
-    def to_frame(self) -> pandas.DataFrame:
-        """The findings as a pandas table, one row each."""
-        from stabdiag.reports.csv import frame
-
-        return frame(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from stabdiag.reports.html import fragment
-
-        return fragment(self)
-
-    def __str__(self) -> str:
-        """The report as a terminal shows it."""
-        from stabdiag.reports.text import render
-
-        return render(self)
 
     def exit_code(self, fail_on: str = "error") -> int:
         """0: nothing new at or above `fail_on` (a severity or "never"); 1: findings; 2: a scan did not happen."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from stabdiag.finding import Finding
 from stabdiag.rule import all_rules
-from stabdiag.trace import Trace
 from stabdiag.trace.formats import PRECISIONS
 
 
-def triage(findings: list[Finding], trace: Trace) -> list[Finding]:
+def triage(findings: list[Finding]) -> list[Finding]:
     """Merge and fold. What was folded is told in the cause's evidence, never dropped silently."""
     return _fold(_merge(findings))
 
@@ -29,10 +28,9 @@ def _merge(findings: list[Finding]) -> list[Finding]:
         if first is finding:
             continue
         if finding.severity.rank > first.severity.rank:
-            finding.precisions, first.precisions = [*first.precisions, *finding.precisions], []
-            merged[key] = first = finding
-        else:
-            first.precisions.extend(finding.precisions)
+            merged[key], first, finding = finding, finding, first
+        first.precisions.extend(finding.precisions)
+        first.blocks = [*(first.blocks or ()), *(finding.blocks or ())]
     for finding in merged.values():
         finding.precisions = sorted(set(finding.precisions), key=_precision_order)
     return list(merged.values())
@@ -59,6 +57,9 @@ def _fold(findings: list[Finding]) -> list[Finding]:
             kept.append(finding)
             del causes[id(finding)]
             continue
+        cause.consequences.append(finding)
+        if rules[causes[id(finding)].code].blocks:  # its direct cause knows better: a loss scale may bring all of it back
+            finding.blocks = [p for p in finding.blocks or () if p not in causes[id(finding)].precisions]
         cause.evidence.setdefault("consequences", []).append(finding.code)
         if finding.severity.rank > cause.severity.rank:
             cause.severity = finding.severity

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import isfinite, log2
 
-from stabdiag.evidence.numbers.loss_scale import parameter_gradients, recommended_scale
+from stabdiag.evidence.numbers.loss_scale import LOST_WORTH_SCALING, parameter_gradients, recommended_scale
 from stabdiag.evidence.numbers.prediction import AUTOCAST_NARROW, headroom, overflowing_counts, overflows
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.report import PrecisionVerdict
@@ -16,15 +16,9 @@ from stabdiag.trace import Run, Trace
 from stabdiag.trace.counterpart import reference_of
 from stabdiag.trace.formats import Format, format_of
 
-UNDERFLOW_THAT_NEEDS_SCALING = 0.01  # SD104's warning share
 TYPICAL_INDEX = 0.7  # error over the unavoidable one: median of 31 healthy architectures in float16 (bfloat16 0.67)
 ERROR_AT_RISK, ERROR_FAILS = 0.2, 0.5  # relative error of the outputs; healthy architectures reach 0.03 in bfloat16
 COSINE_AT_RISK, COSINE_FAILS = 0.9, 0.5  # of the parameter gradients with the reference's; healthy ones reach 0.967
-RANK = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3}
-MUST_HOLD = (
-    *("SD301", "SD302", "SD303", "SD304", "SD305", "SD403", "SD104", "SD105", "SD501", "SD502", "SD503", "SD505"),
-    *("SD610",),
-)
 
 
 def verdicts(trace: Trace, findings: list[Finding], asked: list[str]) -> list[PrecisionVerdict]:
@@ -37,11 +31,10 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
     run = trace.run(name)
     if name.startswith("float8"):
         return foreseen
-    in_the_way = [f for f in findings if name in f.precisions and f.code in MUST_HOLD and not _scaling_repairs(f)]
     if run is None or run.error is not None:
         reason = next((n.reason for n in trace.not_run if n.precision == name), run.error if run else None)
         missing = PrecisionVerdict(name, "not-run", reason or "the scan ended before it", mode="", predicted=foreseen.verdict)
-        if run is not None and _blame(missing, in_the_way):
+        if run is not None and _blame(missing, findings):
             missing.mode = run.mode
             missing.reason = f"{missing.reason}: {run.error}"
         return missing
@@ -56,7 +49,7 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
         predicted=foreseen.verdict,
         float32_islands=trace.experiments.get("islands", {}).get(name, []),
     )
-    if not _blame(verdict, in_the_way):
+    if not _blame(verdict, findings):
         _measured(verdict, run, trace)
     _scaling(trace, verdict, run.loss_scale, format_of(name))
     if foreseen.verdict and foreseen.verdict != verdict.verdict:
@@ -65,22 +58,18 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
     return verdict
 
 
-def _scaling_repairs(finding: Finding) -> bool:
-    """Gradients that a loss scale brings back: the run was scaled, so its numbers decide, and the verdict names the scale."""
-    return bool(finding.evidence.get("repaired_by_scaling"))
-
-
 def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:
-    """Let the worst finding decide; True when one did."""
-    errors = [f for f in findings if f.severity is Severity.ERROR]
-    worst = next(iter(errors or [f for f in findings if f.severity is Severity.WARNING]), None)
-    if worst is None:
-        return False
-    verdict.verdict = "fails" if errors else "at-risk"
-    verdict.reason = f"{worst.code} {worst.name}"
-    if worst.location is not None:
-        verdict.where = f"{worst.location.path}:{worst.location.line}"
-    return True
+    """Let the worst finding in the way decide, of several the first that names a line; True when one did."""
+    severities = [finding.severity_in(verdict.name) for finding in findings]
+    for severity, outcome in ((Severity.ERROR, "fails"), (Severity.WARNING, "at-risk")):
+        worst = [finding for finding, its in zip(findings, severities, strict=True) if its is severity]
+        if worst:
+            blamed = next((f for f in worst if f.location is not None), worst[0])
+            verdict.verdict, verdict.reason = outcome, f"{blamed.code} {blamed.name}"
+            if blamed.location is not None:
+                verdict.where = f"{blamed.location.path}:{blamed.location.line}"
+            return True
+    return False
 
 
 def _measured(verdict: PrecisionVerdict, run: Run, trace: Trace) -> None:
@@ -88,9 +77,8 @@ def _measured(verdict: PrecisionVerdict, run: Run, trace: Trace) -> None:
     if run.loss is None or not isfinite(run.loss):
         verdict.verdict, verdict.reason = "fails", "the loss is not finite"
         return
-    broken = next((p.name for p in run.parameters if p.gradient is not None and p.gradient.nonfinite), "")
-    if broken:
-        verdict.verdict, verdict.reason = "fails", f"the gradient of {broken} is not finite"
+    if run.nonfinite_gradient is not None:
+        verdict.verdict, verdict.reason = "fails", f"the gradient of {run.nonfinite_gradient} is not finite"
         return
     error, cosine = run.output_error, run.gradient_cosine
     lost = run.gradient_error is not None and cosine is None and run.gradient_error >= 1.0
@@ -129,7 +117,7 @@ def _scaling(trace: Trace, verdict: PrecisionVerdict, scale: float, format: Form
         return
     lost = gradients.underflow(format)
     verdict.gradient_underflow = lost if isfinite(lost) else None
-    if isfinite(lost) and lost > UNDERFLOW_THAT_NEEDS_SCALING:
+    if isfinite(lost) and lost > LOST_WORTH_SCALING:
         verdict.loss_scale = scale
         if verdict.verdict == "safe":
             verdict.verdict = "safe-with-scaling"
@@ -150,7 +138,7 @@ def predict(trace: Trace, name: str) -> PrecisionVerdict:
     if reference.loss is None or not isfinite(reference.loss):
         verdict.verdict, verdict.reason = "fails", "the loss is not finite in the reference either"
         return verdict
-    if any(p.gradient is not None and p.gradient.nonfinite for p in reference.parameters):
+    if reference.nonfinite_gradient is not None:
         verdict.verdict, verdict.reason = "fails", "gradients are not finite in the reference either"
         return verdict
     kappa = trace.experiments.get("conditioning", {}).get("rounding", {}).get("output")

@@ -42,7 +42,7 @@ def plan(subject: Subject, request: ScanRequest) -> Plan:
     precisions = tuple(dict.fromkeys(p for p in ("float32", *request.precisions) if not p.startswith("float8")))
     fixed = _COST["float64"] + sum(_COST[p] for p in precisions if p != "float64")
     left = request.budget - fixed
-    two_time = left >= _TWO_TIME
+    two_time = left >= _TWO_TIME and any(p.requires_grad for p in subject.model.parameters())
     left -= _TWO_TIME if two_time else 0.0
     batches = request.batches
     if batches is None:

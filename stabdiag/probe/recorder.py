@@ -14,12 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stabdiag.probe.guest import as_found, seed_everything
 from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
 from stabdiag.recording import stats
+from stabdiag.recording.numerical import about_numbers
 from stabdiag.recording.reference import Reference, distance, part
 from stabdiag.recording.replay import Replay
+from stabdiag.recording.source import of_exception
 from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.subject import Inputs, Subject
-from stabdiag.trace import Parameter, Run, Stats
+from stabdiag.trace import Parameter, Raised, Run, Stats
 
 SEED = 20_000
 
@@ -63,7 +65,8 @@ class Recorder:
         if emulate is None:
             emulate = how.compute in HALF and self.device.type == "cpu"
         with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
-            model.train()
+            if not self.subject.keeps_mode:
+                model.train()
             yield Stage(model, how, self.device, emulate)
 
     def inputs(self, stage: Stage, batch: int) -> Inputs:
@@ -111,7 +114,7 @@ class Recorder:
             execute = replay.recording(execute)
         else:
             execute = replay.replaying(execute)
-        compare = keep.keeper() if keep is not None else against.comparer() if against is not None else None
+        compare = keep.keeper() if keep is not None else against.comparer(scale) if against is not None else None
         wanted = [m for m in self.measurements if measure and (not m.precisions or run.precision in m.precisions)]
         at_ops = [m for m in wanted if isinstance(m, Measurement)]
         tracer = Tracer(stage.model, run, execute=execute, measurements=at_ops, compare=compare)
@@ -124,6 +127,7 @@ class Recorder:
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            run.raised = _raised(tracer, error)
         at_parameters = [m for m in wanted if isinstance(m, ParameterMeasurement)]
         run.parameters = parameters(stage.model, scale, at_parameters, tracer.stats_of)
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
@@ -163,11 +167,8 @@ class Recorder:
         outputs: list[Tensor] = []
         try:
             with torch.no_grad(), tracer, stage.precision.context(stage.device.type):
-                output = stage.model(*inputs.args, **inputs.kwargs)
-                outputs = self._outputs(tracer, output)
-                tracer.phase = "loss"
-                loss = self.subject.loss(output, inputs)
-                run.loss_value, run.loss = tracer.value_of(loss), float(loss)
+                loss, outputs = self._forward(stage, tracer, inputs)
+                run.loss = float(loss)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         if against is not None and outputs:
@@ -178,12 +179,7 @@ class Recorder:
         """Run it; returns the parts of the outputs."""
         run = tracer.run
         with stage.precision.context(stage.device.type):
-            output = stage.model(*inputs.args, **inputs.kwargs)
-            parts = self._outputs(tracer, output)
-            tracer.phase = "loss"
-            loss = self.subject.loss(output, inputs)
-            run.loss_value = tracer.value_of(loss)
-        del output
+            loss, parts = self._forward(stage, tracer, inputs)
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
@@ -191,15 +187,47 @@ class Recorder:
             backward(loss, scale)
         return parts
 
-    def _outputs(self, tracer: Tracer, output: Any) -> list[Tensor]:
-        """Note the outputs of the model; returns the part of each."""
+    def _forward(self, stage: Stage, tracer: Tracer, inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
+        """Forward and loss; returns the loss and the parts of the outputs. What runs behind the last model is the loss."""
         run = tracer.run
-        found = [t for _, t in named_tensors(output) if t.is_floating_point()]
+        outputs: list[Any] = []
+        behind = 0
+
+        def returned(output: Any) -> None:
+            nonlocal behind
+            outputs.append(output)
+            behind = len(run.ops)
+
+        output = self.subject.play(stage.model, inputs, returned)
+        for op in run.ops[behind:]:
+            op.phase = "loss"
+        parts = self._outputs(tracer, outputs)
+        tracer.phase = "loss"
+        loss = self.subject.loss(output, inputs)
+        run.loss_value = tracer.value_of(loss)
+        return loss, parts
+
+    def _outputs(self, tracer: Tracer, outputs: list[Any]) -> list[Tensor]:
+        """Note what the models returned; returns the part of each tensor."""
+        run = tracer.run
+        found = [t for output in outputs for _, t in named_tensors(output) if t.is_floating_point()]
         run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             if run.precision in ("float64", "float32"):
                 run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
             return [part(t) for t in found if stats.has_memory(t)]
+
+
+def _raised(tracer: Tracer, error: Exception) -> Raised | None:
+    """The exception with its place and what it was about, when it is about numbers."""
+    name, tensors = tracer.last
+    facts = about_numbers(error, name, tensors)
+    if facts is None:
+        return None
+    op = next((op for op in reversed(tracer.run.ops) if op.name == name), None)
+    source = tracer.run.ops[op.forward] if op is not None and op.forward is not None else op
+    location = of_exception(error) or (source.location if source is not None else None)
+    return Raised(op.index if op is not None else None, location, " ".join(str(error).split())[:300], facts)
 
 
 def backward(loss: Tensor, scale: float) -> None:

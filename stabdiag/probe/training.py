@@ -23,8 +23,7 @@ from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
 from stabdiag.trace import Run
 
-FIRST_SCALE = 2.0**16  # torch.amp.GradScaler's defaults: initial scale, factor after an overflow
-BACKOFF = 0.5
+BACKOFF = 0.5  # torch.amp.GradScaler's factor after an overflow
 
 
 class Emulation(EagerMode):
@@ -137,7 +136,7 @@ class Trainer:
         seed_everything(SEED)
         inputs = self.recorder.inputs(self.stage, 0)
         with torch.enable_grad(), self.arithmetic(), self.stage.precision.context(self.stage.device.type):
-            return self.recorder.subject.loss(self.stage.model(*inputs.args, **inputs.kwargs), inputs)
+            return self.recorder.subject.objective(self.stage.model, inputs)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of the scaled loss."""

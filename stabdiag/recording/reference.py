@@ -44,15 +44,18 @@ class Reference:
 
         return keep
 
-    def comparer(self) -> Callable[[Op, Value, Tensor], None]:
-        """The `compare` of a tracer that records a run to be compared: sets `value.error`."""
+    def comparer(self, scale: float = 1.0) -> Callable[[Op, Value, Tensor], None]:
+        """The `compare` of a tracer that records a run to be compared: sets `value.error`. `scale` is what multiplies the loss
+        there, and with it all gradients."""
         key_of = _occurrences()
 
         def compare(op: Op, value: Value, tensor: Tensor) -> None:
             kept = self.results.get(key_of(op))
             if kept is not None and kept[0] == value.shape:
                 compared = relative_error if tensor.dtype.is_floating_point else _share_that_differs
-                value.error = compared(_sample(tensor), kept[1])
+                taken = _sample(tensor)
+                scaled = op.phase == "backward" and scale != 1.0 and taken is not None and tensor.dtype.is_floating_point
+                value.error = compared(taken / scale if scaled and taken is not None else taken, kept[1])
 
         return compare
 

@@ -19,13 +19,12 @@ from stabdiag.finding import Finding, Severity
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.attempt import Attempt, State, apply, candidates
 from stabdiag.repair.proof import judge, like
+from stabdiag.rule import KINDS, rule_of
 from stabdiag.settings.request import ScanRequest
 
 Scan = Callable[[ScanRequest], SubjectReport]
 TRIES_PER_FINDING = 8
 PAIRS_PER_FINDING = 4
-_ORDER = ("SD6", "SD503", "SD305", "SD505", "SD4", "SD7", "SD1", "SD2", "SD3", "SD5", "SD8", "SD")
-"""Expressions and literals before what they cause: range, precision, training."""
 
 
 @dataclass
@@ -110,9 +109,9 @@ def annotate(report: SubjectReport, outcome: Outcome) -> None:
 
 
 def _next(report: SubjectReport, wanted: Callable[[Finding], bool], given_up: set[tuple[str, str, str]]) -> Finding | None:
-    """The finding to repair next; the order of the report decides among those of one kind."""
+    """The finding to repair next: causes before their effects; the order of the report decides among those of one kind."""
     open_ones = [f for f in report.findings if _is_loud(f) and wanted(f) and _key(f) not in given_up]
-    return min(open_ones, key=lambda f: (-f.severity.rank, _place_in_order(f)), default=None)
+    return min(open_ones, key=lambda f: (-f.severity.rank, KINDS.index(rule_of(f).kind)), default=None)
 
 
 def _loud(report: SubjectReport) -> list[Finding]:
@@ -121,10 +120,6 @@ def _loud(report: SubjectReport) -> list[Finding]:
 
 def _is_loud(finding: Finding) -> bool:
     return finding.severity is not Severity.INFO and finding.status == "new"
-
-
-def _place_in_order(finding: Finding) -> int:
-    return next(i for i, prefix in enumerate(_ORDER) if finding.code.startswith(prefix))
 
 
 def _key(finding: Finding) -> tuple[str, str, str]:
@@ -179,7 +174,7 @@ def _try(attempt: Attempt, current: SubjectReport, request: ScanRequest, scan: S
 
 def _cheap(attempt: Attempt, full: ScanRequest, current: SubjectReport) -> ScanRequest | None:
     """The smallest scan that can still show the finding; None where that is the whole of it."""
-    if attempt.remedy.kind == "training" or attempt.finding.code.startswith(("SD8", "SD0")):
+    if attempt.remedy.kind == "training" or rule_of(attempt.finding).kind in ("training", "scan"):
         return None
     precisions = full.with_declared(current.subject.training).precisions
     shown = next((p for p in precisions if p in attempt.finding.precisions), "float32")

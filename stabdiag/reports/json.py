@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -52,7 +52,9 @@ def _run(run: SubjectReport) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    data: dict[str, Any] = plain(asdict(finding))
+    data: dict[str, Any] = plain(asdict(replace(finding, consequences=[])))
+    for internal in ("blocks", "consequences", "acceptable"):
+        del data[internal]
     if finding.location is not None:
         start, end = columns(finding.location)
         data["location"] |= {"column": start, "end_column": end}
@@ -132,7 +134,7 @@ def _load_precision(data: dict[str, Any]) -> PrecisionVerdict:
 
 
 def _load_finding(data: dict[str, Any]) -> Finding:
-    finding = _load(Finding, data)
+    finding = _load(Finding, {"code": data["code"], "name": data["name"], **data})
     finding.severity = Severity(finding.severity)
     finding.fixes = [_load(Fix, item) for item in data.get("fixes", [])]
     finding.location = _load_location(data["location"]) if data.get("location") else None

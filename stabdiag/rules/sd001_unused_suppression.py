@@ -47,7 +47,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.finding import Finding, Severity
+from stabdiag.rule import rule_in
 from stabdiag.trace import Location, Trace
+
+KIND = "scan"
+LEVEL = "line"
 
 
 def check(trace: Trace) -> Iterator[Finding]:
@@ -57,12 +61,11 @@ def check(trace: Trace) -> Iterator[Finding]:
 
 def unused(message: str, help: str, path: str, location: Location | None = None) -> Finding:
     """The finding that a comment or a baseline entry is of no use."""
-    return Finding(
-        "SD001",
-        "unused-suppression",
+    return rule_in(__name__).finding(
         Severity.WARNING,
         message,
         location=location,
         notes=[f"help: {help}"],
         path=path,
+        acceptable=False,
     )

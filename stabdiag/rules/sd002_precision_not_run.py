@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import Trace
 
+KIND = "scan"
+LEVEL = "model"
+
 
 def check(trace: Trace) -> Iterator[Finding]:
     """One finding per precision, at the last op before it broke."""
@@ -23,8 +26,6 @@ def check(trace: Trace) -> Iterator[Finding]:
         run = trace.run(missing.precision)
         last = run.ops[-1] if run is not None and run.ops else None
         yield Finding(
-            "",
-            "",
             Severity.INFO,
             f"{missing.precision} did not run: {missing.reason}",
             precisions=[missing.precision],

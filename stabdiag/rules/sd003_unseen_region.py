@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import Trace
 
+KIND = "scan"
+LEVEL = "model"
+
 
 def check(trace: Trace) -> Iterator[Finding]:
     """One finding per kind of unseen region."""
     for what in trace.unseen:
-        yield Finding("", "", Severity.INFO, what)
+        yield Finding(Severity.INFO, what)

@@ -119,15 +119,27 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.signal.cause import cause_of_loss
-from stabdiag.evidence.signal.depth import Course, most_precise, over_depth, over_time, rechecks, starved_layer
+from stabdiag.evidence.signal.depth import (
+    FIRST_TO_LAST,
+    LEAST_LAYERS,
+    Course,
+    most_precise,
+    over_depth,
+    over_time,
+    ratio_ratchet,
+    rechecks,
+    starved_layer,
+)
 from stabdiag.evidence.signal.initialisation import remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Trace
 
+KIND = "depth"
+LEVEL = "model"
+FACT = FIRST_TO_LAST
+RATCHET = ratio_ratchet(vanishing=True)
 explains = ("SD104", "SD106", "SD702")
-
-LEAST_LAYERS = 4
 
 
 def check(
@@ -173,8 +185,6 @@ def _over_depth(trace: Trace, course: Course, severity: Severity) -> Finding:
     cause = cause_of_loss(trace, run, course)
     first, last = course.ops[0], course.ops[-1]
     return Finding(
-        "",
-        "",
         severity,
         f"the loss gradient shrinks {10**-course.decades:.2g} times from `{last.layer}` back to `{first.layer}`: "
         f"{course.slope:.2f} decades per layer over {len(course.norms)} layers",
@@ -225,8 +235,6 @@ def _over_time(trace: Trace, course: Course, severity: Severity, starved: Op | N
         fixes.append(Fix("gated-recurrence", "gate the state"))
     fixes.append(Fix("read-all-steps", "let the loss read more than the last step"))
     return Finding(
-        "",
-        "",
         severity,
         f"the gradient of the state of `{course.weight}` shrinks {10**course.slope:.2g} times per time step: "
         f"what lies more than {steps:.0f} steps back keeps less than a thousandth",

@@ -94,17 +94,28 @@ from math import isfinite
 
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.signal.cause import cause_of_growth
-from stabdiag.evidence.signal.depth import Course, most_precise, over_depth, over_time, rechecks
+from stabdiag.evidence.signal.depth import (
+    FIRST_TO_LAST,
+    LEAST_LAYERS,
+    Course,
+    most_precise,
+    over_depth,
+    over_time,
+    ratio_ratchet,
+    rechecks,
+)
 from stabdiag.evidence.signal.initialisation import remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Parameter, Run, Trace
 
+KIND = "depth"
+LEVEL = "model"
+FACT = FIRST_TO_LAST
+RATCHET = ratio_ratchet(vanishing=False)
 explains = ("SD203", "SD702", "SD705")
 
 UNROLLED = 0.8  # share of the growth over depth that time steps make, from which both are the same
-
-LEAST_LAYERS = 4
 
 
 def check(
@@ -172,8 +183,6 @@ def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> F
     cause = cause_of_growth(trace, run, course)
     place = "step" if course.in_steps else "layer"
     return Finding(
-        "",
-        "",
         severity,
         f"the loss gradient grows {10**course.decades:.2g} times from `{course.ops[-1].layer}` back to "
         f"`{course.ops[0].layer}`: {-course.slope:.2f} decades per {place} over {len(course.norms)} {place}s",
@@ -203,8 +212,6 @@ def _over_depth(trace: Trace, run: Run, course: Course, severity: Severity) -> F
 def _over_time(trace: Trace, run: Run, course: Course, severity: Severity) -> Finding:
     parameter = _parameter(run, course.weight)
     return Finding(
-        "",
-        "",
         severity,
         f"the gradient of the state of `{course.weight}` grows {10**-course.slope:.2g} times per time step, "
         f"{10**course.decades:.2g} times over {len(course.norms)} steps",
@@ -237,8 +244,6 @@ def _overflowed(trace: Trace, precise: Run) -> Iterator[Finding]:
     if largest < 1e30:
         return
     yield Finding(
-        "",
-        "",
         Severity.ERROR,
         f"gradients of {len(lost)} parameters overflow float32: that of `{worst.name}` would be {largest:.2g}",
         module=worst.module,

@@ -10,6 +10,12 @@ the samples' gradients are not zero but cancel, as those of a critic's two hinge
 error. What changes the loss without ever getting one lies behind an op without a gradient (sign, round, a comparison):
 error too. Without the measurement after two steps: warning.
 
+Where no parameter at all gets a gradient, all of them are redrawn: a loss that stays the same to 1e-9 has been made a constant
+(centred, normalised or softmaxed over a dimension of size 1, a second derivative of a piecewise linear network), and the op is
+named whose inputs changed and whose result did not. A loss that requires no gradient although there are parameters to train was
+cut off (`.data`, `.detach()`, `no_grad`, a choice), and the op is named behind which autograd knows nothing of them. Both are
+errors, and the model can be trained in no precision.
+
 ## Why it matters
 A parameter without a gradient is not trained; weight decay alone moves it. Zeros that hold each other fixed (a zero layer
 behind a zero layer) and units that are dead for all inputs never recover.
@@ -92,20 +98,29 @@ straight-through gradients.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
-from stabdiag.evidence.signal.depth import gradient_of, most_precise, weights_of
+from stabdiag.evidence.signal.depth import FIRST_TO_LAST, gradient_of, most_precise, weights_of
 from stabdiag.evidence.signal.initialisation import behind, remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
 
-explains = ("SD101",)
+KIND = "depth"
+LEVEL = "op"
+BLOCKS = True
+FACT = FIRST_TO_LAST
+explains = ("SD101", "SD501", "SD502", "SD503")
 
 
 def check(trace: Trace) -> Iterator[Finding]:
-    """One finding per op at which gradients end."""
+    """One finding: the op that cuts off every parameter, else the op at which the gradients of some end."""
+    independent = trace.experiments.get("loss_dependence")
+    if independent is not None and trace.base is not None:
+        yield _nothing_learns(trace, trace.base, independent)
+        return
     tried = trace.experiments.get("zero_gradient", {})
     run = most_precise(trace)
     if run is None:
@@ -118,6 +133,55 @@ def check(trace: Trace) -> Iterator[Finding]:
     stuck = [parameters[name] for name in names if name in parameters]
     cut = _where_it_ends(run, set(names))
     yield _finding(trace, run, stuck, cut, severity, any(tried[n]["revived"] for n in names))
+
+
+def _nothing_learns(trace: Trace, run: Run, found: dict[str, Any]) -> Finding:
+    """The loss depends on no parameter, or autograd does not know that it does."""
+    cut = None if found["op"] is None else run.ops[found["op"]]
+    count = sum(p.requires_grad for p in run.parameters)
+    name = f"`{cut.name.rstrip('_')}`" if cut is not None else "the model's code"
+    if found["cut"] == "autograd":
+        message = (
+            f"the loss requires no gradient: {name} cuts it off from all {count} parameter tensors, and nothing is trained"
+        )
+        label, evidence = "autograd ends here", "autograd recorded no way from the loss to a parameter"
+        fix = Fix(
+            "keep-the-graph", "stay in autograd's graph here: no .data, .detach(), no_grad or choice on the way to the loss"
+        )
+    else:
+        message = (
+            f"the loss is the same whatever the {count} parameter tensors hold: {name} makes a constant of what they "
+            "change, and nothing is trained"
+        )
+        label, evidence = "constant from here on", "redrawn at 1, 3 and 10 times the usual scale, they do not change the loss"
+        fix = _depends_again(run, cut)
+    return Finding(
+        Severity.ERROR,
+        message,
+        module=(cut.module or cut.layer) if cut is not None else "",
+        op=cut.name if cut is not None else "",
+        phase="backward",
+        precisions=probed(trace),
+        location=None if cut is None else trace.place(cut),
+        label=label,
+        notes=[f"evidence: {evidence}"],
+        evidence={"cut": found["cut"], **({"op_index": cut.index} if cut is not None else {})},
+        fixes=[fix],
+    )
+
+
+def _depends_again(run: Run, cut: Op | None) -> Fix:
+    """What makes a constant: the derivative of pieces that are straight, or a dimension with nothing to compare."""
+    straight = ("leaky_relu_backward", "threshold_backward", "hardtanh_backward", "hardsigmoid_backward", "hardswish_backward")
+    if any(op.name in straight for op in run.phase("forward", "loss")):
+        return Fix(
+            "smooth-activation",
+            "use a smooth activation (softplus, SiLU, tanh): straight pieces have no curvature",
+        )
+    single = cut is not None and any(1 in run.values[i].shape for i in (*cut.inputs, *cut.outputs))
+    if single:
+        return Fix("right-dimension", "centre or normalise over a dimension that has more than one element")
+    return Fix("dependent-loss", "let the loss read what the parameters change")
 
 
 def _cancels(run: Run, name: str) -> bool:
@@ -169,8 +233,6 @@ def _finding(trace: Trace, run: Run, stuck: list[Parameter], cut: Op | None, sev
     shown = ", ".join(f"`{p.name}`" for p in stuck[:3]) + (f" and {len(stuck) - 3} more" if len(stuck) > 3 else "")
     steps = " at steps 0 and 2" if severity is Severity.ERROR else " at the start (later steps were not measured)"
     return Finding(
-        "",
-        "",
         severity,
         f"the gradient of {shown} is exactly zero{steps}: {why}",
         module=(cut.module or cut.layer) if cut is not None else stuck[-1].module,

@@ -103,14 +103,16 @@ from math import isfinite, log2
 from typing import Any
 
 from stabdiag.evidence.graph.main_path import main_path
-from stabdiag.evidence.numbers.loss_scale import scale_of_tensors
+from stabdiag.evidence.numbers.loss_scale import FIRST_SCALE, LOST_WORTH_SCALING, scale_of_tensors
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Parameter, Run, Trace
 from stabdiag.trace.formats import Format, format_of
 
+KIND = "depth"
+LEVEL = "model"
+BLOCKS = True
 explains = ("SD304", "SD106")
 
-FIRST_SCALE = 2.0**16
 NOISE = 10.0
 
 
@@ -120,7 +122,7 @@ def check(
     lost: float = 0.5,
     lost_warning: float = 0.2,
     best_scale: float = 0.05,
-    first_scale: float = 0.01,
+    first_scale: float = LOST_WORTH_SCALING,
 ) -> Iterator[Finding]:
     """One finding per precision with float16's range."""
     base = trace.run("float32")
@@ -227,13 +229,12 @@ def _finding(
     if repaired:
         fixes.insert(0, Fix("loss-scaling", f"scale the loss by {power}"))
     return Finding(
-        "",
-        "",
         severity,
         said + (f"; a scale of {power} keeps {1 - best:.0%}" if repaired else ""),
         **{**at(op), "phase": "backward"},
         precisions=[precision],
         label=f"gradients behind this line are below {format.smallest / 2:.1g}",
+        blocks=[] if repaired else [precision],  # the verdict names the scale, and the scaled run's numbers decide
         notes=[f"evidence: lost without scaling {unscaled:.0%}, at 2^{log2(scale):.0f} {best:.0%}, at 2^16 {first:.0%}"],
         evidence={
             "lost_unscaled": round(unscaled, 4),

@@ -84,12 +84,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, log2
 
-from stabdiag.evidence.numbers.loss_scale import largest_tensor_gradient
+from stabdiag.evidence.numbers.loss_scale import FIRST_SCALE, largest_tensor_gradient
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.formats import format_of
 
-FIRST_SCALE = 2.0**16
+KIND = "depth"
+LEVEL = "op"
+BLOCKS = True
 
 
 def check(trace: Trace, *, skipped_steps: float = 10) -> Iterator[Finding]:
@@ -114,8 +116,6 @@ def check(trace: Trace, *, skipped_steps: float = 10) -> Iterator[Finding]:
             continue
         op = _where(base, run, format.max if severity is Severity.ERROR else largest / 2)
         yield Finding(
-            "",
-            "",
             severity,
             said,
             **{**at(op), "phase": "backward"},

@@ -78,6 +78,8 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Run, Stats, Trace
 
+KIND = "depth"
+LEVEL = "model"
 explains = ("SD806",)
 NOISE = 0.5  # relative difference of float32 and float64 gradients from which on they are rounding noise
 
@@ -100,8 +102,6 @@ def check(trace: Trace, *, error: float = 1.0, warning: float = 10.0) -> Iterato
             continue
         typical = sorted(both[name] for name in below)[len(below) // 2]
         yield Finding(
-            "",
-            "",
             steps.lowered(severity, facts),
             f"{share:.0%} of the weights have gradients below {least:g} times the epsilon {eps:g} of {steps.named(facts)}: "
             f"it takes steps of a fraction of its learning rate",

@@ -124,6 +124,9 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Parameter, Run, Trace, merged
 
+KIND = "activation"
+LEVEL = "layer"
+
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
 explains = ("SD101", "SD103", "SD204", "SD806")
 
@@ -250,8 +253,6 @@ def _finding(trace: Trace, run: Run, evidence: Evidence, severity: Severity, not
     if died and "optimizer" in trace.subject.declared:
         written = steps.place(steps.optimizer(trace))
     finding = Finding(
-        "",
-        "",
         severity,
         f"{count} of {evidence.units} units behind `{name}` never fire{when}: 0 of {rows:,} values each",
         precisions=probed(trace),

@@ -106,6 +106,8 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Parameter, Run, Trace
 
+KIND = "activation"
+LEVEL = "layer"
 explains = ("SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat
 _EDGE = {  # output beyond which the derivative is below 1 % of its largest value
@@ -306,8 +308,6 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
     if zero:
         notes.append("evidence: the derivative is exactly 0 on " + ", ".join(f"{s:.0%} in {p}" for p, s in zero.items()))
     return Finding(
-        "",
-        "",
         severity,
         f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}: derivative below 1 % of its maximum",
         precisions=probed(trace),

@@ -118,6 +118,8 @@ from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
 
+KIND = "activation"
+LEVEL = "model"
 explains = ("SD705",)
 
 MOST = 200  # stations that enter the fit
@@ -192,8 +194,6 @@ def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error
     name = op.layer or op.module
     first, last = (10 ** (v / 2) for v in (drift.logs[0], drift.logs[-1]))
     return Finding(
-        "",
-        "",
         Severity.ERROR if abs(drift.decades) > error_decades else Severity.WARNING,
         f"activations {'grow' if grows else 'shrink'} {10 ** abs(drift.slope / 2):.2g} times per layer over {len(drift.logs)}: "
         f"spread {first:.2g} at the first, {last:.2g} at the last",

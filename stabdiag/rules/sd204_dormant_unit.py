@@ -95,6 +95,9 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Run, Trace
 
+KIND = "activation"
+LEVEL = "layer"
+
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
 
 
@@ -121,8 +124,6 @@ def check(
         op = site.op
         name = op.layer or op.module
         yield Finding(
-            "",
-            "",
             Severity.WARNING,
             f"{dormant} of {units} units behind `{name}` are dormant: mean activation below {ratio:g} of the layer's median",
             precisions=probed(trace),

@@ -117,6 +117,9 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
+KIND = "activation"
+LEVEL = "model"
+
 ROWS = 64
 FLOOR = 1e-12  # of d in float32: below it only rounding is left
 FADED = -2.0  # decades of the gradient over depth from which SD101 tells that the signal fades under the biases
@@ -205,8 +208,6 @@ def check(
     start = next((s for s, measured in path[1:] if measured[fact] < 0.03 * first[fact]), path[-1][0])
     op = start.op
     yield Finding(
-        "",
-        "",
         severity,
         f"rows become alike with depth: {said.format(first[fact], last[fact])} of {len(path)}, "
         f"effective rank {first['rank']:.3g} and {last['rank']:.3g}",

@@ -89,11 +89,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stabdiag.evidence.numbers.poison import Birth, harmful, named, overflowed
+from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import format_of
 
+KIND = "range"
+LEVEL = "op"
+BLOCKS = True
 explains = ("SD801", "SD803")  # steps that never start
 
 
@@ -103,7 +107,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     broken: set[str] = set()
     found: dict[object, Finding] = {}
     for run in trace.runs:
-        if run.precision == "float64" or run.seed or (run.step and run.precision in broken):
+        if run.precision == "float64" or run.seed or (run.step and run.precision in broken) or _diverged(trace, run):
             continue
         there = None if reference is None else Counterparts(run, reference)
         for birth in harmful(run):
@@ -116,6 +120,40 @@ def check(trace: Trace) -> Iterator[Finding]:
             if first is not finding:  # two logarithms on one line, each first in another precision
                 first.precisions.extend(finding.precisions)
     yield from found.values()
+    yield from _of_the_step(trace)
+
+
+def _diverged(trace: Trace, run: Run) -> bool:
+    """Whether a run stands at the end of steps that made the loss grow: what is not finite there is what divergence brought."""
+    taken = next((r for r in steps.runs(trace).get(run.precision, []) if r["seed"] == run.seed), None)
+    return taken is not None and run.step == taken["taken"] and steps.diverged(steps.losses(taken), 2.0)
+
+
+def _of_the_step(trace: Trace) -> Iterator[Finding]:
+    """Weights that the first optimizer step leaves not finite, in the precisions they are stored in; an epsilon that is 0 is
+    SD505's."""
+    facts = steps.optimizer(trace)
+    for precision, run in trace.experiments.get("stored_weights", {}).items():
+        born = run["birth"]
+        if not born or born["phase"] != "step" or steps.epsilon_vanishes(run, facts):
+            continue
+        what = {"nan": "NaN", "inf": "infinite"}[born["kind"]]
+        yield Finding(
+            Severity.ERROR if steps.chosen(facts) else Severity.WARNING,
+            f"step {run['taken']} of {steps.named(facts)} leaves weights that are not finite: `{born['op']}` makes "
+            f"{born['nonfinite']:,} of {born['count']:,} elements {what}",
+            module=born["layer"],
+            op=born["op"],
+            phase="step",
+            precisions=[precision],
+            location=steps.place(facts),
+            label=f"not finite after step {run['taken']}",
+            evidence={"birth": born},
+            fixes=[
+                Fix("lower-learning-rate", "lower the learning rate"),
+                *([Fix("float32-master-weights", "keep the weights in float32")] if precision != "float32" else []),
+            ],
+        )
 
 
 def _finding(trace: Trace, run: Run, birth: Birth) -> Finding:
@@ -135,8 +173,6 @@ def _finding(trace: Trace, run: Run, birth: Birth) -> Finding:
     if run.step:
         notes.append(f"evidence: shows after {run.step} optimizer steps")
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         message,
         module=op.module or op.layer,

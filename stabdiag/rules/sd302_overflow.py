@@ -95,6 +95,9 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import Format, format_of
 
+KIND = "range"
+LEVEL = "op"
+BLOCKS = True
 explains = ("SD104", "SD301", "SD303", "SD801", "SD803")
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear")
@@ -165,8 +168,6 @@ def _finding(
     trace: Trace, precision: str, op: Op, message: str, evidence: dict[str, object], phase: str = "forward"
 ) -> Finding:
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         message,
         module=op.module or op.layer,

@@ -88,9 +88,20 @@ from collections.abc import Iterator
 
 from stabdiag.evidence.numbers.prediction import headroom, overflows
 from stabdiag.finding import Finding, Fix, Severity
+from stabdiag.rule import Ratchet
 from stabdiag.trace import Trace
 from stabdiag.trace.counterpart import reference_of
 from stabdiag.trace.formats import format_of
+
+KIND = "range"
+LEVEL = "op"
+BLOCKS = True
+RATCHET = Ratchet(
+    "headroom_bits",
+    lambda before, now: before - now >= 1.0,
+    "headroom in {precision} fell from {before:.1f} to {now:.1f} bits since the baseline",
+    "headroom_bits",
+)
 
 
 def check(trace: Trace, *, warning: float = 3.0, error: float = 1.0) -> Iterator[Finding]:
@@ -109,8 +120,6 @@ def check(trace: Trace, *, warning: float = 3.0, error: float = 1.0) -> Iterator
         value = reference.output_of(op)
         assert value is not None and value.stats is not None
         yield Finding(
-            "",
-            "",
             Severity.ERROR if bits < error else Severity.WARNING,
             f"`{op.name}` reaches {value.stats.max_abs:,.4g}, {bits:.1f} bits below the largest {format_of(precision).name}",
             module=op.module or op.layer,

@@ -91,6 +91,9 @@ from stabdiag.trace import Op, Run, Trace, Value
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import FORMATS
 
+KIND = "range"
+LEVEL = "op"
+BLOCKS = True
 explains = ("SD501",)
 
 
@@ -145,8 +148,6 @@ def _alive(value: Value) -> bool:
 
 def _finding(trace: Trace, run: Run, op: Op, severity: Severity, message: str, lost: float) -> Finding:
     return Finding(
-        "",
-        "",
         severity,
         message,
         module=op.module or op.layer,

@@ -94,6 +94,9 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts
 from stabdiag.trace.formats import FORMATS, Format, format_of
 
+KIND = "expression"
+LEVEL = "line"
+BLOCKS = True
 explains = ("SD002", "SD501", "SD301")
 
 _KEEPS_INTEGERS = frozenset(
@@ -197,8 +200,6 @@ def _finding(
     trace: Trace, precision: str, op: Op, message: str, label: str, evidence: dict[str, object], fixes: list[Fix]
 ) -> Finding:
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         message,
         module=op.module or op.layer,

@@ -91,6 +91,8 @@ from stabdiag.evidence.graph.softmax import Softmax, as_initialised, made_large,
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
 
+KIND = "attention"
+LEVEL = "op"
 explains = ("SD301", "SD302", "SD402")
 LOGARITHMS = ("log", "log_", "log2", "log10", "xlogy")
 
@@ -141,8 +143,6 @@ def _finding(trace: Trace, softmax: Softmax, severity: Severity, share: float, c
     if not consumers:
         fixes = [Fix("scale-logits", "divide the logits by the square root of their width")]
     return Finding(
-        "",
-        "",
         severity,
         f"{share:.1%} of the unmasked softmax probabilities are exactly 0"
         + (f", and `{consumers[0].name}` reads them" if consumers else ""),

@@ -91,6 +91,9 @@ from stabdiag.evidence.signal.units import sites
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Trace
 
+KIND = "attention"
+LEVEL = "op"
+
 
 def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator[Finding]:
     """Judge every softmax of every precision of the model as built."""
@@ -106,8 +109,6 @@ def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator
             if softmax.rows < least_rows or sharp <= share * softmax.rows or passes:
                 continue
             yield Finding(
-                "",
-                "",
                 Severity.WARNING if as_initialised(trace) else Severity.INFO,
                 f"{sharp / softmax.rows:.0%} of the softmax rows are one-hot: their largest probability is exactly 1",
                 precisions=[run.precision],

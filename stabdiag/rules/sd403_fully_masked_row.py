@@ -101,6 +101,9 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import format_of
 
+KIND = "attention"
+LEVEL = "op"
+BLOCKS = True
 explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
 
 
@@ -157,8 +160,6 @@ def _finding(trace: Trace, run: Run, op: Op, logits: int, severity: Severity, fa
         notes.append(f"evidence: the softmax is at {softmax_at.path.rpartition('/')[2]}:{softmax_at.line}")
     outcome = "attend to nothing and get 0" if severity is Severity.INFO else "are NaN"
     return Finding(
-        "",
-        "",
         severity,
         f"{rows:,} softmax rows are entirely -inf and {outcome}{where}",
         precisions=[run.precision],

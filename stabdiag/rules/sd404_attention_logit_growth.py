@@ -97,6 +97,8 @@ from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Trace
 
+KIND = "attention"
+LEVEL = "op"
 explains = ("SD401", "SD402", "SD405")
 
 
@@ -111,8 +113,6 @@ def check(trace: Trace, *, warning: float = 1e3, error: float = 1e4) -> Iterator
         if softmax.by_hand or largest <= warning or (scores := softmax.scores) is None:
             continue
         yield Finding(
-            "",
-            "",
             Severity.ERROR if largest > error else Severity.WARNING,
             f"attention logits reach {largest:,.0f}",
             precisions=probed(trace),

@@ -98,6 +98,8 @@ from stabdiag.evidence.signal.units import batch_size, probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Trace
 
+KIND = "attention"
+LEVEL = "op"
 explains = ("SD401", "SD402")
 
 
@@ -129,8 +131,6 @@ def check(
             severity = Severity.WARNING
         heads = softmax.head_entropies(batch_size(run))
         yield Finding(
-            "",
-            "",
             severity,
             f"the attention rows keep {sum(heads) / len(heads):.2g} of the possible entropy (mean of {len(heads)} heads)",
             precisions=probed(trace),

@@ -107,6 +107,10 @@ from stabdiag.trace.formats import format_of
 
 # Functions whose result depends on the absolute error of a large operand: the edit belongs where the operand is made.
 # fmt: off
+KIND = "rounding"
+LEVEL = "op"
+BLOCKS = True
+
 _OF_ABSOLUTE_ERROR = frozenset((
     "cos", "sin", "tan", "exp", "exp2", "expm1", "remainder", "fmod", "frac", "floor", "round", "embedding",
     "_embedding_bag", "index", "index_select", "gather", "take",
@@ -143,8 +147,6 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
             f"cause: its operand reaches {operand.stats.max_abs:,.4g}, where {operand.dtype} has a spacing of {spacing:.2g}"
         )
     return Finding(
-        "",
-        "",
         severity,
         message,
         module=op.module or op.layer,

@@ -102,6 +102,10 @@ from stabdiag.trace import Location, Run, Trace
 from stabdiag.trace.counterpart import reference_of
 from stabdiag.trace.formats import format_of
 
+KIND = "rounding"
+LEVEL = "model"
+BLOCKS = True
+
 
 def check(trace: Trace, *, warning: float = 100.0, output_error: float = 0.1) -> Iterator[Finding]:
     """One finding for the whole model, at the layer where κ grows most."""
@@ -117,8 +121,6 @@ def check(trace: Trace, *, warning: float = 100.0, output_error: float = 0.1) ->
     ]
     where, growth, layers = _fastest_growth(trace, reference, spread["ops"])
     yield Finding(
-        "",
-        "",
         Severity.ERROR if hopeless else Severity.WARNING,
         f"the outputs change {kappa:,.0f} times as much as the inputs, relatively: an error of {kappa * 2.0**-11:.2g} in "
         f"float16 and {kappa * 2.0**-8:.2g} in bfloat16 is the model's own",

@@ -97,6 +97,9 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.formats import format_of
 
+KIND = "expression"
+LEVEL = "line"
+BLOCKS = True
 explains = ("SD301", "SD501")
 
 
@@ -113,8 +116,6 @@ def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Findi
     op, digits = blamed.op, format_of(run.precision).digits
     result = "NaN is made of it" if blamed.fatal else f"the outputs are off by {blamed.result or 0.0:.2g}"
     return Finding(
-        "",
-        "",
         severity,
         f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: "
         f"its relative error is {blamed.error:.2g}"

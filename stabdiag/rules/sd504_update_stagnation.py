@@ -84,6 +84,9 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 
+KIND = "rounding"
+LEVEL = "model"
+
 
 def check(trace: Trace, *, warning: float = 0.25, error: float = 0.75) -> Iterator[Finding]:
     """At most one finding per format that weights are stored in."""
@@ -103,8 +106,6 @@ def check(trace: Trace, *, warning: float = 0.25, error: float = 0.75) -> Iterat
         severity = Severity.ERROR if least > error else Severity.WARNING
         worst = sorted((t for t in tensors if t["moving"]), key=lambda t: -t["lost"][precision] / t["moving"])
         yield Finding(
-            "",
-            "",
             severity,
             f"{lost:.0%} of the weight updates round away when weights are stored in {precision}: {steps.named(facts)} moves "
             f"weights by less than half the distance to the next {precision} number",

@@ -6,7 +6,8 @@ format of that op loses: below half its smallest number (2^-25 in float16: 1e-8 
 + 1e-10 is 1 in float32, and so is the bound 1 - 1e-8 of a clamp). Confirmed in two ways: by running the model in that
 precision with one element of the operand at zero (the loss must become non-finite, and stay finite in float32), and by pushing
 what feeds the singular op until it breaks in that format. Epsilons of native normalisation kernels, which compute in float32,
-are left alone. With `--steps`, the optimizer's own epsilon is judged too: by the step that divides by 0.
+are left alone. The optimizer's own epsilon is judged by the step that divides by 0, in the precisions that weights are stored
+in: the author's, those asked for, and all of them with `--steps`.
 
 Error: the run or a blank sample reaches the operand's end, or, in float32, values within `within` times what was observed do.
 Warning: it is reached further out or by constants in float32; a bound that is 1 in 16 bits is reached within `within` times.
@@ -95,7 +96,8 @@ The limits are the format's smallest number and its unit roundoff. Constants abo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from stabdiag.evidence.graph.main_path import downstream
 from stabdiag.evidence.numbers.epsilon import Epsilon, bites, lost, reached
@@ -104,6 +106,9 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Run, Trace
 from stabdiag.trace.formats import format_of
 
+KIND = "expression"
+LEVEL = "line"
+BLOCKS = True
 explains = ("SD301", "SD606", "SD608")
 
 
@@ -139,24 +144,23 @@ def _verdict(trace: Trace, run: Run, epsilon: Epsilon, within: float) -> tuple[S
 def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
     """An error only where both optimizer and precision were chosen: Adam as it comes breaks on float16 weights of any model."""
     facts = steps.optimizer(trace)
-    for precision, runs in steps.runs(trace).items():
+    for precision, runs in steps.broken(trace).items():
         broken = [run for run in runs if steps.epsilon_vanishes(run, facts)]
         if not broken:
             continue
         born = broken[0]["birth"]
-        asked = steps.chosen(facts) and trace.experiments["training"]["precisions_chosen"]
+        given = f"the epsilon {facts['eps']:g} of {steps.named(facts)} is 0 in {precision}" if facts["eps"] else ""
+        given = given or f"{steps.named(facts)} has an epsilon of 0"
         yield Finding(
-            "",
-            "",
-            Severity.ERROR if asked else Severity.INFO,
-            f"the epsilon {facts['eps']:g} of {steps.named(facts)} is 0 in {precision}: where a gradient squares to 0, "
-            f"the step divides by 0, and the weights are not finite after step {broken[0]['taken']}",
+            _chosen(trace, facts, broken),
+            f"{given}: where a gradient squares to 0, the step divides by 0, and the weights are not finite after step "
+            f"{broken[0]['taken']}",
             module=born["layer"],
             op=born["op"],
             phase="step",
             precisions=[precision],
             location=steps.place(facts),
-            label=f"{facts['eps']:g} is 0 in {precision}",
+            label=f"{facts['eps']:g} is 0 in {precision}" if facts["eps"] else "divides by 0",
             evidence={"epsilon": facts["eps"], "birth": born},
             fixes=[
                 Fix(
@@ -165,6 +169,16 @@ def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
                 Fix("larger-epsilon", f"give the optimizer an epsilon that {precision} can hold"),
             ],
         )
+
+
+def _chosen(trace: Trace, facts: Mapping[str, Any], broken: list[dict[str, Any]]) -> Severity:
+    """How much of what broke was chosen: the optimizer, and that weights are stored so."""
+    wide = any(run["precision"] == "float32" for run in broken)
+    own = any(run.get("own") for run in broken)
+    asked = trace.experiments.get("training", {}).get("precisions_chosen") or any("own" in run for run in broken)
+    if steps.chosen(facts):
+        return Severity.ERROR if wide or own or asked else Severity.INFO
+    return Severity.WARNING if wide or own else Severity.INFO
 
 
 def _finding(trace: Trace, run: Run, epsilon: Epsilon, severity: Severity, when: str) -> Finding:
@@ -179,8 +193,6 @@ def _finding(trace: Trace, run: Run, epsilon: Epsilon, severity: Severity, when:
     )
     smallest = f"u = {format.unit_roundoff:.2g}" if epsilon.absorbed else f"smallest number {format.smallest:.2g}"
     return Finding(
-        "",
-        "",
         severity,
         f"the epsilon {abs(epsilon.value):.3g} is {how} ({smallest}): `{epsilon.consumer.name}` is not finite there; {when}",
         module=op.module or op.layer,

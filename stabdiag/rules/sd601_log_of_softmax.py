@@ -94,6 +94,8 @@ from stabdiag.evidence.expressions.judgement import judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD302", "SD304", "SD401", "SD505", "SD608")
 
 _FIXES = (

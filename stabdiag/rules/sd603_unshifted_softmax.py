@@ -90,6 +90,8 @@ from stabdiag.evidence.expressions.judgement import judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 
 

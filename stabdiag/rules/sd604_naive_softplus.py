@@ -69,6 +69,8 @@ from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 
 

@@ -95,6 +95,8 @@ from stabdiag.evidence.expressions.judgement import Judgement, judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD302", "SD303")
 
 _WHAT = {

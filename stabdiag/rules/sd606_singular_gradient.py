@@ -90,6 +90,8 @@ from stabdiag.evidence.expressions.judgement import Judgement, judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD102", "SD301", "SD608")
 
 

@@ -66,6 +66,8 @@ from stabdiag.evidence.expressions.judgement import judgements
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD102", "SD301")
 
 

@@ -92,6 +92,8 @@ from stabdiag.trace import Trace
 from stabdiag.trace.formats import FORMATS
 from stabdiag.trace.ops import Limit, limits
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD704")
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}

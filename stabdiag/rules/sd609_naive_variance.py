@@ -83,6 +83,8 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import format_of
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD301", "SD302", "SD303", "SD501", "SD503", "SD606", "SD608")
 
 
@@ -105,8 +107,6 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
         single = errors.get("float32", 0.0)
         severity = Severity.ERROR if bad else Severity.WARNING if single >= doubtful else Severity.INFO
         yield Finding(
-            "",
-            "",
             severity,
             f"variance as mean of squares minus square of the mean: the mean square is {ratio:.3g} times the variance, so "
             f"{_told(errors)}",

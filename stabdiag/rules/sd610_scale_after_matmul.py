@@ -81,6 +81,9 @@ from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import FORMATS
 
+KIND = "expression"
+LEVEL = "line"
+BLOCKS = True
 explains = ("SD301", "SD302", "SD303", "SD404")
 
 _PRODUCTS = ("mm", "bmm", "baddbmm")
@@ -105,8 +108,6 @@ def check(trace: Trace, *, headroom: float = 2.0) -> Iterator[Finding]:
     for magnitude, op, scale in worst.values():
         overflows = magnitude > largest
         yield Finding(
-            "",
-            "",
             Severity.ERROR if overflows else Severity.WARNING,
             f"the product reaches {magnitude:.3g} before it is scaled by {scale:.3g}; float16 ends at {largest:.0f}",
             **at(op),

@@ -68,6 +68,8 @@ from stabdiag.trace import Op, Trace
 from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import FORMATS
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD304", "SD501", "SD503")
 
 
@@ -91,8 +93,6 @@ def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
             continue
         seen.add(key)
         yield Finding(
-            "",
-            "",
             Severity.WARNING,
             f"`{name}` of values around {stats.rms:.2g}: the relative error is {min(error, 1.0):.1g} in float32",
             **at(op),

@@ -80,6 +80,8 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
 from stabdiag.trace.dependence import Dependence, dependence
 
+KIND = "expression"
+LEVEL = "line"
 explains = ("SD101", "SD103", "SD402", "SD405")
 
 _SOFTMAXES = ("_softmax", "_log_softmax", "_safe_softmax")
@@ -103,8 +105,6 @@ def check(trace: Trace) -> Iterator[Finding]:
         seen.add(key)
         constant = "0" if "log" in op.name else "1"
         yield Finding(
-            "",
-            "",
             Severity.WARNING if op.location.library else Severity.ERROR,
             f"softmax over dimension {dim} of {'×'.join(map(str, logits.shape))}, which has size 1: the output is always "
             f"{constant} and the gradient 0",

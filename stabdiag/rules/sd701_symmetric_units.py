@@ -117,6 +117,8 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.rule import ParameterMeasurement
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
 
+KIND = "start"
+LEVEL = "layer"
 explains = ("SD103", "SD205")
 
 
@@ -217,8 +219,6 @@ def _copied_finding(
     count = sum(len(group) - 1 for group in groups)
     more = f" and {count - 1} more weights" if count > 1 else ""
     return Finding(
-        "",
-        "",
         Severity.ERROR,
         f"`{second.name}`{more} copied from `{first.name}`: equal weights and gradients, at the start and after two steps",
         module=second.module,
@@ -248,8 +248,6 @@ def _finding(
     when = ", at the start and after two steps" if lasting else " at the start"
     gradient = "equal gradients" if lasting else "gradients in one direction"
     return Finding(
-        "",
-        "",
         Severity.WARNING if not lasting or (token and zero) else Severity.ERROR,
         f"{fact['twins' if lasting else 'parallel']} of {fact['units']} units of `{first.module or first.name}`{others} have "
         f"{'zero' if zero else 'equal'} weights and {gradient if fact['reached'] else 'no gradient at all'}{when}",

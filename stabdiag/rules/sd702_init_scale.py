@@ -95,13 +95,15 @@ from collections.abc import Iterator
 from statistics import median
 
 from stabdiag.evidence.graph.author_line import line_of_weight
-from stabdiag.evidence.signal.depth import most_precise, over_depth
+from stabdiag.evidence.signal.depth import FIRST_TO_LAST, LEAST_LAYERS, most_precise, over_depth
 from stabdiag.evidence.signal.initialisation import LayerScale, layer_scales, remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import Location, Trace
 
-LEAST_LAYERS = 4
+KIND = "start"
+LEVEL = "layer"
+FACT = FIRST_TO_LAST
 
 
 def check(
@@ -128,8 +130,6 @@ def check(
         first, gain = here[0], median(s.gain for s in here)
         wanted = first.nonlinearity.rstrip("_") or "a linear layer"
         yield Finding(
-            "",
-            "",
             Severity.WARNING,
             f"{len(here)} of {len(scales)} layers have rms(W)·√fan_in = {gain:.2g} where {wanted} wants {first.wanted:.2f}",
             module=first.parameter.module,

@@ -117,6 +117,8 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
+KIND = "start"
+LEVEL = "model"
 explains = ("SD303", "SD705")
 MOST_FEATURES = 512
 WAVES = ("sin", "cos")
@@ -221,8 +223,6 @@ def _finding(
     if made is not None and entry is not None:
         notes.append(f"evidence: it enters the model at {entry.path.rpartition('/')[2]}:{entry.line}")
     return Finding(
-        "",
-        "",
         severity,
         said,
         module=op.module or op.layer,

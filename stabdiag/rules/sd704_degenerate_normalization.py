@@ -78,6 +78,9 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
+KIND = "start"
+LEVEL = "layer"
+
 BATCH = ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update")
 GROUP = ("native_group_norm",)
 LAYER = ("native_layer_norm",)
@@ -176,4 +179,4 @@ def _at(
 ) -> Finding:
     where = at(op) | {"location": op.location if op.location and not op.location.library else line_of_op(trace, op)}
     evidence |= {"op_index": op.index, "layer": op.layer}
-    return Finding("", "", severity, message, label=label, precisions=["float32"], evidence=evidence, fixes=fixes, **where)
+    return Finding(severity, message, label=label, precisions=["float32"], evidence=evidence, fixes=fixes, **where)

@@ -87,6 +87,9 @@ from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
 from stabdiag.trace import Op, Run, Trace
 
+KIND = "start"
+LEVEL = "model"
+
 MEAN = 1  # torch's code of the reduction
 LEAST_CLASSES, ROWS = 4, 512
 
@@ -126,8 +129,6 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
         factor = enlarged_by(run, logits)
         if samples >= least_samples and start > log(classes) + above and not _has_margin(op):
             yield Finding(
-                "",
-                "",
                 Severity.WARNING,
                 f"the first loss is {start:.3g}; guessing among {classes} classes costs ln {classes} = {log(classes):.3g}",
                 precisions=["float32"],

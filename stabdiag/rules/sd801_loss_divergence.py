@@ -86,6 +86,8 @@ from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 from stabdiag.trace.formats import format_of
 
+KIND = "training"
+LEVEL = "model"
 explains = ("SD802", "SD806")
 
 
@@ -191,8 +193,6 @@ def _stuck(trace: Trace, precision: str, facts: dict[str, Any], run: dict[str, A
 def _finding(trace: Trace, severity: Severity, what: str, precision: str, facts: dict[str, Any], curve: list[float]) -> Finding:
     rate = steps.calmer_rate(trace, facts)
     return Finding(
-        "",
-        "",
         steps.lowered(severity, facts),
         f"{what} under {steps.named(facts)}",
         phase="step",

@@ -83,6 +83,9 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 
+KIND = "training"
+LEVEL = "model"
+
 
 def check(trace: Trace, *, warning: float = 1.0, error: float = 20.0) -> Iterator[Finding]:
     """At most one finding, about float32."""
@@ -96,8 +99,6 @@ def check(trace: Trace, *, warning: float = 1.0, error: float = 20.0) -> Iterato
     kind = "preconditioned Hessian" if curvature["preconditioned"] else "Hessian"
     safe = facts["lr"] / ratio
     yield Finding(
-        "",
-        "",
         steps.lowered(Severity.ERROR if ratio > error and grows else Severity.WARNING, facts),
         f"the learning rate {facts['lr']:g} of {facts['name']} is {ratio:.3g} times what the curvature allows: the largest "
         f"eigenvalue of the {kind} is at least {curvature['eigenvalue']:.3g}, the limit is {curvature['limit']:.3g}",

@@ -94,6 +94,9 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 
+KIND = "training"
+LEVEL = "model"
+
 
 def check(trace: Trace, *, skipped: float = 0.25) -> Iterator[Finding]:
     """At most one finding per precision that is trained with a loss scaler."""
@@ -109,8 +112,6 @@ def check(trace: Trace, *, skipped: float = 0.25) -> Iterator[Finding]:
         left_out = sum(row["skipped"] for row in rows)
         fall = f"the loss scale falls from {rows[0]['scale']:g} to {rows[-1]['scale']:g}"
         finding = Finding(
-            "",
-            "",
             Severity.ERROR,
             f"{fall} and {left_out} of {len(rows)} steps are skipped; {_scale_one(run)}",
             phase="step",

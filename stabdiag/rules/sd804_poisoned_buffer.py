@@ -87,6 +87,9 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 
+KIND = "training"
+LEVEL = "layer"
+
 
 def check(trace: Trace) -> Iterator[Finding]:
     """One finding per module whose buffers were poisoned, and precision; triage merges the precisions."""
@@ -106,8 +109,6 @@ def check(trace: Trace) -> Iterator[Finding]:
         verb = "is" if len(names) == 1 else "are"
         shown = ", ".join(f"`{name}`" for name in names)
         yield Finding(
-            "",
-            "",
             Severity.ERROR,
             f"{shown} {verb} not finite after a training step in {precision} whose loss is finite",
             module=module,

@@ -85,6 +85,9 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 
+KIND = "training"
+LEVEL = "model"
+
 
 def check(trace: Trace) -> Iterator[Finding]:
     """At most one finding per precision."""
@@ -101,8 +104,6 @@ def check(trace: Trace) -> Iterator[Finding]:
         if not of_steps:
             continue
         yield Finding(
-            "",
-            "",
             Severity.ERROR,
             f"clipping sets all gradients to 0: their norm is {of_steps[0]:.2g}, and its square overflows {precision}",
             module=name.rpartition(".")[0],

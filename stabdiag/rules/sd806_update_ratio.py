@@ -78,6 +78,9 @@ from stabdiag.evidence.signal import steps
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Trace
 
+KIND = "training"
+LEVEL = "model"
+
 FEW = 5  # tensors, below which percentiles mean nothing
 
 
@@ -110,8 +113,6 @@ def check(trace: Trace, *, least: float = 1e-5, most: float = 1e-1, spread: floa
     else:
         return
     yield Finding(
-        "",
-        "",
         severity,
         f"{what} under {steps.named(facts)}",
         phase="step",

@@ -15,6 +15,7 @@ from stabdiag.judging.verdict import verdicts
 from stabdiag.probe.process import probe_in_worker
 from stabdiag.repair.advice import advise
 from stabdiag.rule import selected
+from stabdiag.scanning.settle import as_asked, order
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import SubjectFacts, Trace
 from stabdiag.trace.containment import contained
@@ -67,19 +68,15 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         return SubjectReport(SubjectFacts(path, name, 0, "", ""), error=error)
     base = trace.run("float32")
     reference = trace.run("float64") or base
-    if error is None and base is not None and base.error is not None and not base.outputs:
+    if error is None and base is not None and base.error is not None and not base.outputs and base.raised is None:
         cure = "; move what the code makes to the device, or scan with --device cpu" if "same device" in base.error else ""
         error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
     rules = selected(request.select, request.extend_select, request.ignore)
     found: list[Finding] = []
-    for rule in sorted(rules, key=lambda rule: rule.code == "SD003"):  # last, because it tells which of the others failed
+    for rule in sorted(rules, key=lambda rule: rule.kind == "scan"):  # last, because they say which of the others failed
         with contained(trace, rule.code, "rule"):
-            found += rule.check(trace, request.thresholds.get(rule.code))
-    for finding in found:
-        finding.path = trace.subject.path
-        if finding.code in request.severity:
-            finding.severity = Severity(request.severity[finding.code])
-    findings = triage(found, trace)
+            found += as_asked(rule.check(trace, request.thresholds.get(rule.code)), request, trace.subject.path)
+    findings = triage(found)
     precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
     for finding in findings:
         if _nobody_asked(finding, request, trace):
@@ -87,7 +84,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     report = SubjectReport(
         subject=trace.subject,
         precisions=precisions,
-        findings=sorted(findings, key=_order),
+        findings=sorted(findings, key=order),
         layers=layers_of(trace),
         coverage=coverage(trace),
         training=trace.experiments.get("training", {}),
@@ -123,9 +120,3 @@ def coverage(trace: Trace) -> dict[str, object]:
         "spent": trace.spent,
         "unseen": trace.unseen,
     }
-
-
-def _order(finding: Finding) -> tuple[object, ...]:
-    at = finding.location
-    place = (at.path, at.line, at.column or 0) if at is not None else ("", 0, 0)
-    return (-finding.severity.rank, finding.code, place, finding.module, finding.message)

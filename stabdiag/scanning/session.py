@@ -9,10 +9,11 @@ from functools import partial
 from threading import Event
 
 from stabdiag import __version__
-from stabdiag.finding import Finding, Severity
-from stabdiag.gate import baseline, suppressions
+from stabdiag.finding import Severity
+from stabdiag.gate import baseline
 from stabdiag.gate.baseline import Baseline
 from stabdiag.judging.report import Report, SubjectReport
+from stabdiag.scanning.settle import settle
 from stabdiag.settings.request import RunOptions, ScanRequest
 
 Progress = Callable[[str, str, float], None]
@@ -80,28 +81,8 @@ def _at_once(requests: Sequence[ScanRequest], jobs: int, progress: Progress) -> 
             raise
 
 
-def settle(report: Report, requests: Sequence[ScanRequest], accepted: Baseline | None = None) -> None:
-    """Apply suppression comments, then the baseline, to findings as the rules made them; order them, worst first."""
-    for run in report.runs:
-        for finding in run.findings:
-            finding.path = finding.path or (finding.location.path if finding.location else run.subject.path)
-    suppressions.apply(report)
-    if accepted is not None:
-        baseline.apply(report, accepted)
-    for request, run in zip(requests, report.runs, strict=True):
-        run.findings = [f for f in run.findings if f.code != "SD001" or "SD001" in run.rules_run]
-        for finding in run.findings:
-            finding.severity = Severity(request.severity.get(finding.code, finding.severity))
-        run.findings.sort(key=_order)
-
-
 def keep_from(report: Report, severity: str) -> None:
     """Leave out findings below a severity."""
     floor = Severity(severity).rank
     for run in report.runs:
         run.findings = [finding for finding in run.findings if finding.severity.rank >= floor]
-
-
-def _order(finding: Finding) -> tuple[object, ...]:
-    line = finding.location.line if finding.location else 0
-    return (-finding.severity.rank, finding.path, line, finding.code, finding.module, finding.op, finding.precisions)

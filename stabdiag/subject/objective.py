@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.inputs.specification import balanced
+from stabdiag.subject.inputs.trial import numbers_break
 from stabdiag.subject.outputs import leaves, made_by, normalised, own_loss, parts_of, shown
 from stabdiag.subject.subject import Inputs, SubjectError
 
@@ -44,9 +45,12 @@ def declared(loss: Callable[[Any], torch.Tensor], output: Any) -> Objective:
     Raises:
         SubjectError: kind "forward", when it raises or is no scalar.
     """
+    objective = Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
     try:
         value = loss(output)
     except Exception as error:
+        if numbers_break(loss, output):
+            return objective
         raise SubjectError(
             f"loss(output) raises {one_line(error)}{place(error)}; repair it for the output the model has.",
             "forward",
@@ -57,16 +61,31 @@ def declared(loss: Callable[[Any], torch.Tensor], output: Any) -> Objective:
     if value.numel() != 1:
         shape = "×".join(map(str, value.shape))
         raise SubjectError(f"loss(output) returned a tensor of {shape}; expected a scalar, for example its .mean().", "forward")
-    if not value.requires_grad:
-        raise SubjectError("loss(output) does not depend on the model's parameters; expected to differentiate it.", "forward")
-    return Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
+    return objective
+
+
+def unseen(loss: Callable[[Any], torch.Tensor] | None, model: nn.Module) -> Objective:
+    """The objective of a model whose numbers break before there is an output: the declared one, or one for the first output
+    that some precision gets to."""
+    if loss is not None:
+        return Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
+    found: list[Objective] = []
+
+    def decided(out: Any, inputs: Inputs) -> torch.Tensor:
+        found[:] = found or [chosen(out, inputs, model)]
+        return found[0].loss(out, inputs)
+
+    return Objective(decided, "none so far", "the model raised before it had an output")
 
 
 def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
     """An objective for this output, decided once from the float32 output and used in every precision.
 
+    What is differentiated is what depends on parameters; where nothing does (a pure function, an output that was cut off), the
+    first tensor is taken.
+
     Raises:
-        SubjectError: kind "forward", when nothing in the output depends on a parameter.
+        SubjectError: kind "forward", when the output holds no numbers.
     """
     own = own_loss(output)
     if own:
@@ -76,13 +95,11 @@ def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:
             return torch.stack([found[path].reshape(()) for path in own]).sum() if len(own) > 1 else found[own[0]].reshape(())
 
         return Objective(of_model, f"the model's own loss, {' + '.join(map(shown, own))}", "the output has a scalar loss")
-    parts = parts_of(output, model)
+    parts = parts_of(output, model) or [(p, t) for p, t in leaves(output) if t.is_floating_point() and t.numel()][:1]
     if not parts:
-        has_any = any(p.requires_grad for p in model.parameters())
-        reason = "its output is no float tensor that depends on them" if has_any else "it has no parameter to train"
         raise SubjectError(
-            f"{type(model).__name__} cannot be differentiated: {reason}; expected forward to return a tensor, or "
-            "a loss(output) in the file.",
+            f"{type(model).__name__} cannot be differentiated: its output holds no float tensor; expected forward to return "
+            "one, or a loss(output) in the file.",
             "forward",
         )
     terms = [_term(path, tensor, inputs, index) for index, (path, tensor) in enumerate(parts)]

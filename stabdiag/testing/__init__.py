@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stabdiag.api import Diagnosis
     from stabdiag.judging.report import Report
 
 __all__ = ["assert_stable"]
@@ -22,7 +23,7 @@ def assert_stable(
     precision: str | Sequence[str] = ("float32", "bfloat16"),
     fail_on: str = "error",
     **options: Any,
-) -> Report:
+) -> Diagnosis:
     """Fail with the report when a model is not numerically stable.
 
     Args:

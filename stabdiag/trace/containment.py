@@ -1,4 +1,4 @@
-"""A fault of ours in one part must not cost the author what the other parts found: it is contained, and told as SD003."""
+"""A fault of ours in one part must not cost the author what the other parts found: it is contained, and reported as unseen."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 from stabdiag.trace.stats import Stats
@@ -77,6 +78,7 @@ class Op:
         forward: for backward ops, the forward op they differentiate, if known.
         facts: what rules asked to be measured here, by measurement name; numbers and lists that add over batches and calls.
         recording: autograd was recording; it is not under no_grad nor inside the forward of a custom autograd function.
+        tracked: a gradient could flow back from here: some input requires one.
     """
 
     index: int
@@ -94,6 +96,7 @@ class Op:
     forward: int | None = None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     recording: bool = True
+    tracked: bool = False
 
     @property
     def site(self) -> tuple[Any, ...]:
@@ -130,6 +133,22 @@ class Parameter:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Raised:
+    """An exception about numbers that ended a run: a matrix that cannot be factorised, a value that something refuses.
+
+    Attributes:
+        op: index of the op it is about, None where no op ran; location: the author's line.
+        message: what the exception says, one line.
+        facts: what was given and demanded (`stabdiag.recording.numerical.about_numbers`).
+    """
+
+    op: int | None
+    location: Location | None
+    message: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Run:
     """One probed precision, seed and training step.
@@ -150,6 +169,7 @@ class Run:
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
             gradient_cosine likewise. None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        raised: set as well where it broke because of its numbers.
     """
 
     precision: str
@@ -171,6 +191,17 @@ class Run:
     gradient_error: float | None = None
     gradient_cosine: float | None = None
     error: str | None = None
+    raised: Raised | None = None
+
+    @property
+    def nonfinite_gradient(self) -> str | None:
+        """The first parameter whose gradient is not finite, None where there is none."""
+        return next((p.name for p in self.parameters if p.gradient is not None and p.gradient.nonfinite), None)
+
+    @property
+    def finite(self) -> bool:
+        """Whether there is a loss, and it and the gradients of all parameters are finite."""
+        return self.loss is not None and isfinite(self.loss) and self.nonfinite_gradient is None
 
     def inputs_of(self, op: Op) -> list[Value]:
         """The values that went into an op."""

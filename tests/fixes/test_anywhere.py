@@ -28,7 +28,9 @@ def test_every_remedy_at_every_expression(path: Path) -> None:
         end = at.end.column if at.end.line == start.line else None
         for remedy in REMEDIES:
             location, fixes = Location("model.py", start.line, start.column, end), [Fix(remedy.name, "")]
-            finding = Finding(remedy.repairs[0], "", Severity.ERROR, "", location=location, precisions=["float16"], fixes=fixes)
+            finding = Finding(
+                Severity.ERROR, "", code=remedy.repairs[0], name="", location=location, precisions=["float16"], fixes=fixes
+            )
             text = remedy.edit(source, finding)
             if text is not None:
                 ast.parse(text)

@@ -27,7 +27,9 @@ def marked(body: str, header: str = HEADER) -> tuple[str, Location]:
 def edited(remedy: str, text: str, at: Location) -> str | None:
     found = all_remedies()[remedy]
     precisions = ["float16"] if remedy.startswith("float") else ["float32"]
-    finding = Finding(found.repairs[0], "", Severity.ERROR, "", location=at, precisions=precisions, fixes=[Fix(remedy, "")])
+    finding = Finding(
+        Severity.ERROR, "", code=found.repairs[0], name="", location=at, precisions=precisions, fixes=[Fix(remedy, "")]
+    )
     return found.edit(Source("model.py", text), finding)
 
 

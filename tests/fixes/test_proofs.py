@@ -257,7 +257,7 @@ def test_the_finding_occurs_and_the_remedy_is_proven(
 
 def test_remedies_that_do_not_apply_say_so() -> None:
     report = SubjectReport(SubjectFacts("model.py", "Net", 0, "", ""))
-    finding = Finding("SD201", "dead-relu", Severity.ERROR, "dead", precisions=["float32"])
+    finding = Finding(Severity.ERROR, "dead", code="SD201", name="dead-relu", precisions=["float32"])
     for remedy in all_remedies().values():
         if remedy.kind == "model":
             assert remedy.statements(finding, report) is None, remedy.name

@@ -62,8 +62,7 @@ def test_a_second_finding_of_the_same_kind_is_new(tmp_path):
 def test_an_entry_that_no_longer_occurs_is_reported(tmp_path):
     base, run = accepted(tmp_path, sick_run()), sick_run()
     del run.findings[0]
-    baseline.apply(Report("0", [run]), base)
-    stale = run.findings[-1]
+    ((stale,),) = baseline.apply(Report("0", [run]), base)
     assert (stale.code, stale.severity) == ("SD001", Severity.WARNING)
     assert "SD201 at `block3 relu` no longer occurs" in stale.message
     assert '"SD201"' in (tmp_path / "base.json").read_text().splitlines()[stale.location.line - 1]
@@ -77,9 +76,7 @@ def test_but_not_when_it_could_not_have_occurred(tmp_path):
     for run in (narrower, off):
         del run.findings[0]
     for run in (narrower, off, other):
-        before = len(run.findings)
-        baseline.apply(Report("0", [run]), base)
-        assert len(run.findings) == before
+        assert baseline.apply(Report("0", [run]), base) == [[]]
 
 
 def test_one_sorted_line_per_entry_whatever_the_order(tmp_path):

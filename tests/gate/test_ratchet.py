@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from stabdiag.finding import Severity
-from stabdiag.gate.ratchet import gradient_ratio, losses
+from stabdiag.gate.ratchet import losses
 from stabdiag.judging.report import Layer
 from tests.reports.sample_report import healthy
 
@@ -58,7 +60,7 @@ def test_what_the_rule_itself_says_is_not_said_twice():
 
 
 def test_the_ratio_is_missing_where_gradients_are():
-    assert gradient_ratio([]) is None
-    assert gradient_ratio(run(gradients=(0.0, 1.0)).layers) is None
-    assert gradient_ratio(run(gradients=(None, 1.0)).layers) is None
-    assert gradient_ratio(run(gradients=(0.5, None, 1.0)).layers) == 0.5
+    assert replace(run(), layers=[]).gradient_ratio is None
+    assert run(gradients=(0.0, 1.0)).gradient_ratio is None
+    assert run(gradients=(None, 1.0)).gradient_ratio is None
+    assert run(gradients=(0.5, None, 1.0)).gradient_ratio == 0.5

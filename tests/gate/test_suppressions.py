@@ -25,12 +25,12 @@ def settled(tmp_path, monkeypatch):
         (tmp_path / "net.py").write_text(source)
         run = SubjectReport(SubjectFacts("net.py", "Net", 1, "", ""), rules_run=[*rules_run])
         run.findings = [
-            Finding(code, RULES[code], Severity.ERROR, "", location=Location("net.py", line), path="net.py")
+            Finding(Severity.ERROR, "", code=code, name=RULES[code], location=Location("net.py", line), path="net.py")
             for code, line in findings
         ]
         run.op_rows = [OpRow(0, "float32", "forward", "", "relu", "net.py", line, *[None] * 12) for line in ran]
-        suppressions.apply(Report("0", [run]))
-        return run.findings
+        (unused,) = suppressions.apply(Report("0", [run]))
+        return run.findings + unused
 
     return settle
 
@@ -115,6 +115,6 @@ def test_a_file_scanned_twice_is_judged_once_over_both(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text("y = f(x)  # stabdiag: ignore[SD201]\n")
     runs = [SubjectReport(SubjectFacts("net.py", name, 1, "", ""), rules_run=[*RULES]) for name in "AB"]
-    runs[1].findings = [Finding("SD201", "dead-relu", Severity.ERROR, "", location=Location("net.py", 1))]
-    suppressions.apply(Report("0", runs))
-    assert [f.code for run in runs for f in run.findings] == ["SD201"]
+    runs[1].findings = [Finding(Severity.ERROR, "", code="SD201", name="dead-relu", location=Location("net.py", 1))]
+    assert suppressions.apply(Report("0", runs)) == [[], []]
+    assert runs[1].findings[0].status == "suppressed"

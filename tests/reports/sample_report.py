@@ -72,10 +72,10 @@ def sick() -> SubjectReport:
 
 def dead_relu(path: str) -> Finding:
     return Finding(
-        "SD201",
-        "dead-relu",
         Severity.ERROR,
         "61 of 64 units of `block3` never fire",
+        code="SD201",
+        name="dead-relu",
         module="block3",
         op="relu",
         precisions=["float32", "float16"],
@@ -100,10 +100,10 @@ def dead_relu(path: str) -> Finding:
 
 def log_of_softmax(path: str) -> Finding:
     return Finding(
-        "SD601",
-        "log-of-softmax",
         Severity.WARNING,
         "`log(softmax(z))` is -inf once two logits are 104 apart (float32); they are 14 apart here",
+        code="SD601",
+        name="log-of-softmax",
         module="head.größe",
         op="log",
         precisions=["float32"],
@@ -116,10 +116,10 @@ def log_of_softmax(path: str) -> Finding:
 
 def suppressed(path: str) -> Finding:
     return Finding(
-        "SD703",
-        "unnormalized-input",
         Severity.WARNING,
         "input `x` reaches 255",
+        code="SD703",
+        name="unnormalized-input",
         location=Location(path, 12, 4, 9, "example_inputs", "    return torch.rand(8, 3, 32, 32) * 255"),
         status="suppressed",
         path=path,
@@ -128,10 +128,10 @@ def suppressed(path: str) -> Finding:
 
 def slow_start(path: str) -> Finding:
     return Finding(
-        "SD705",
-        "initial-loss",
         Severity.INFO,
         "the loss starts at 4.0, ln 10 = 2.3; [bold]not markup[/]\x1b[31m",
+        code="SD705",
+        name="initial-loss",
         path=path,
     )
 

@@ -56,11 +56,6 @@ BAD = {
     ),
     "loss_number": ("def build_model(): return nn.Linear(2, 4)\ndef loss(out): return 0.5", "forward", "returned float"),
     "loss_raises": ("def build_model(): return nn.Linear(2, 4)\ndef loss(out): return out.logits", "forward", "AttributeError"),
-    "loss_detached": (
-        "def build_model(): return nn.Linear(2, 4)\ndef loss(out): return out.detach().sum()",
-        "forward",
-        "does not depend",
-    ),
     "undifferentiable": (NET.format("return self.fc(x).argmax(-1)"), "forward", "cannot be differentiated"),
 }
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from stabdiag.api import Diagnosis
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.report import PrecisionVerdict, Report
 from stabdiag.testing import assert_stable, failures
@@ -18,7 +19,7 @@ def test_a_stable_model_passes_and_gives_its_report():
 def test_an_unstable_one_fails_with_the_report(monkeypatch):
     import stabdiag.api
 
-    monkeypatch.setattr(stabdiag.api, "scan", lambda *args, **options: Report("0", [sick()]))
+    monkeypatch.setattr(stabdiag.api, "scan", lambda *args, **options: Diagnosis("0", [sick()]))
     with pytest.raises(AssertionError) as caught:
         assert_stable(nn.Linear(2, 2), torch.ones(1, 2))
     text = str(caught.value)
@@ -43,5 +44,5 @@ def test_a_verdict_without_a_finding_fails_too():
     run.precisions = [PrecisionVerdict("float16", "fails", reason="the loss is not finite")]
     assert failures(Report("0", [run])) == ["float16 fails: the loss is not finite"]
     run.precisions = []
-    run.findings = [Finding("SD101", "x", Severity.ERROR, "m", status="baselined")]
+    run.findings = [Finding(Severity.ERROR, "m", code="SD101", name="x", status="baselined")]
     assert failures(Report("0", [run])) == []

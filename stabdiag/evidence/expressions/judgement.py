@@ -121,14 +121,13 @@ class Judgement:
             )
             told.append(f"evidence: gradient ascent on the inputs takes it from {self.observed()} to {size}")
         return Finding(
-            "",
-            "",
             self.severity,
             message,
             **at(self.op),
             precisions=[p for p in PRECISIONS if p in self.breaks] or [self.run.precision],
             label=label,
             notes=told,
+            blocks=self._stops(),
             evidence={
                 "op_index": self.op.index,
                 "form": self.expression.form,
@@ -143,6 +142,12 @@ class Judgement:
             },
             fixes=fixes,
         )
+
+    def _stops(self) -> list[str]:
+        """The precisions in which it breaks at what was observed, and loss or gradients are not finite."""
+        formats = {f for f, kinds in self.breaks.items() if any(b["how"] == "observed" for b in kinds.values())}
+        broken = (run.precision for run in self.trace.runs if not (run.seed or run.step or run.error or run.finite))
+        return [precision for precision in broken if precision.removeprefix("amp-") in formats]
 
     def _evidence(self) -> str:
         if not self.breaks:

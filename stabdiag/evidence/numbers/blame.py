@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, isfinite, log2
 
-from stabdiag.evidence.numbers.poison import harmful, overflowed
+from stabdiag.evidence.numbers.poison import ADDS, harmful, overflowed
 from stabdiag.trace import DISCRETE, Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import Format, format_of
 
-ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
 DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
 LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
 FLOAT32_HARM = 2.0**-11  # outputs of a float32 run that float16 could not hold more accurately suffice for any training

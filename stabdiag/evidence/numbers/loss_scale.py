@@ -8,6 +8,8 @@ from stabdiag.trace import Run, Stats, Trace, merged
 from stabdiag.trace.formats import Format, format_of
 
 HEADROOM_BITS = 3  # the largest gradient stays a factor 8 below the format's maximum
+FIRST_SCALE = 2.0**16  # what torch.amp.GradScaler starts from
+LOST_WORTH_SCALING = 0.01  # share of gradients flushed to 0 from which on a scale is worth having
 
 
 def largest_gradient(run: Run) -> float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stabdiag.evidence.graph.main_path import is_live
+from stabdiag.evidence.graph.main_path import LAYER_OPS, is_live
 from stabdiag.trace import Op, Run, Value
 from stabdiag.trace.counterpart import Counterparts
-from stabdiag.trace.formats import Format
+from stabdiag.trace.formats import FORMATS, Format
 
 # Ops that write a constant into a tensor: an infinity in their arguments is the author's intention.
 # fmt: off
@@ -22,7 +22,10 @@ WRITES_A_CONSTANT = frozenset((
     "constant_pad_nd",
 ))
 # fmt: on
+ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
+"""Ops in whose result a part may go under: it is still wrong there, by little."""
 HEALED_WRONG = 0.5  # relative error of a finite result made from a non-finite one; an unharmed result has at most a few u
+UNHARMED = 16.0  # units of roundoff up to which a result counts as right
 
 
 @dataclass(eq=False)
@@ -79,10 +82,10 @@ def births(run: Run) -> list[Birth]:
 
 def _birth(run: Run, op: Op, value: Value, nan: bool, poisoned: list[Birth]) -> Birth:
     if poisoned:
-        oldest = min(poisoned, key=lambda b: b.op.index)
-        if not (nan and all(b.intended and b.became_nan is None for b in poisoned)):
-            return oldest
-        return Birth(op, value)  # NaN made of an intended infinity: this is where it went wrong
+        guilty = [b for b in poisoned if not b.intended or b.became_nan is not None]
+        if nan and not guilty:
+            return Birth(op, value)  # NaN made of an intended infinity: this is where it went wrong
+        return min(guilty or poisoned, key=lambda b: b.op.index)
     leaves = [i for v in op.inputs if run.values[i := run.behind_views(v)].op is None]
     broken = next((i for i in leaves if run.values[i].kind != "constant" and _broken_leaf(run, run.values[i])), None)
     if broken is not None:
@@ -113,22 +116,53 @@ def _outcomes(run: Run, origin: dict[int, Birth]) -> None:
         for value_id, birth in origin.items():
             made_by = run.values[value_id].op
             backward = made_by is not None and run.ops[made_by].phase == "backward"
-            if backward and _nonfinite(run.values[value_id]) and "gradients" not in birth.reaches:
+            meant = birth.intended and birth.became_nan is None
+            if backward and not meant and _nonfinite(run.values[value_id]) and "gradients" not in birth.reaches:
                 birth.reaches.append("gradients")
 
 
 def healed_wrong(run: Run, birth: Birth) -> Op | None:
-    """The first live op that made a finite but wrong number of the poison, against the reference; None if none did.
+    """The first live op that made a finite but wrong number of the poison, against the reference, if what is computed from it
+    is wrong, too; None if none did.
 
-    An infinity that the author wrote is in the reference too, and no reason for a difference from it.
+    An infinity that the author wrote is in the reference too, and no reason for a difference from it; nor is a constant.
     """
     if birth.intended:
         return None
     for index in birth.healed:
-        value = run.output_of(run.ops[index])
-        if value is not None and value.error is not None and value.error > HEALED_WRONG and is_live(run, index):
-            return run.ops[index]
+        op = run.ops[index]
+        value = run.output_of(op)
+        if op.name in WRITES_A_CONSTANT and op.name != "where":
+            continue
+        wrong = value is not None and value.error is not None and value.error > HEALED_WRONG and is_live(run, index)
+        if wrong and (op.phase == "backward" or _stays_wrong(run, op)):
+            return op
     return None
+
+
+def _stays_wrong(run: Run, op: Op) -> bool:
+    """Whether a wrong result is wrong for what is computed from it: the smallest number of a format in place of -inf is as good
+    for a softmax, a maximum, a selection. A sum or a product of matrices only hides it among others."""
+    stack, seen = [*op.outputs], set[int]()
+    ends = {*run.outputs, run.loss_value}
+    while stack:
+        value_id = stack.pop()
+        if value_id in ends:
+            return True
+        for reader in run.consumers(value_id):
+            output = run.output_of(reader)
+            floats = output is not None and output.dtype in FORMATS
+            if reader.index in seen or reader.phase == "backward" or not floats or not is_live(run, reader.index):
+                continue
+            seen.add(reader.index)
+            assert output is not None
+            if reader.view or output.error is None or output.error > HEALED_WRONG:
+                stack += reader.outputs
+            else:
+                most = 1.0 if reader.name in ADDS | LAYER_OPS else UNHARMED
+                if output.error > most * FORMATS[output.dtype].unit_roundoff:
+                    return True
+    return False
 
 
 def harmful(run: Run) -> list[Birth]:

@@ -15,11 +15,27 @@ from math import isfinite, log10
 from statistics import fmean, median
 
 from stabdiag.evidence.graph.main_path import chain, is_layer, longest_way, main_path
+from stabdiag.rule import Fact, Ratchet
 from stabdiag.trace import Op, Run, Stats, Trace, Value
 
 LEAST_TIME_STEPS = 8
+LEAST_LAYERS = 4  # of a course over depth that is judged: with fewer, one odd layer is the whole of it
 END = 0.1  # share of a sequence whose mean is its first or last value
+FIRST_TO_LAST = Fact("gradient_ratio", "gradient at the first layers {:.1e} of the last")
+DECADES_LOST = 1.0  # of that ratio since the baseline, in powers of ten, from which on it is a loss
 REPEATED = 0.8  # share of a sequence that one place of the code makes when it is run step after step
+
+
+def ratio_ratchet(vanishing: bool) -> Ratchet:
+    """The ratio of first to last gradient may not move further from 1: to the one side for SD101, to the other for SD102."""
+    return Ratchet(
+        "gradient_ratio",
+        lambda before, now: (now < 1) is vanishing and abs(log10(now)) - abs(log10(before)) >= DECADES_LOST,
+        "since the baseline, the gradient of the first layers went from {before:.2g} to {now:.2g} of the last layers'",
+        "gradient_gain",
+        min if vanishing else max,
+        "backward",
+    )
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,19 @@ def failed(run: Mapping[str, Any], factor: float = 2.0) -> bool:
     return broke or not curve or not isfinite(curve[-1]) or diverged([x for x in curve if isfinite(x)], factor)
 
 
+def broken(trace: Trace) -> dict[str, list[dict[str, Any]]]:
+    """Runs whose weights an optimizer step left not finite, by precision: of `--steps` and of the first steps of every scan."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for precision, taken in runs(trace).items():
+        found[precision] = [run for run in taken if run["broke"] == "parameters" and run["birth"]]
+    for precision, run in trace.experiments.get("stored_weights", {}).items():
+        if run["birth"]:
+            found.setdefault(precision, []).append(run)
+    return {precision: of_it for precision, of_it in found.items() if of_it}
+
+
 def epsilon_vanishes(run: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    """Whether a run of `--steps` broke in the optimizer's own ops, whose epsilon is 0 in the format of the weights."""
+    """Whether a run broke in the optimizer's own ops, whose epsilon is 0 in the format of the weights."""
     born = run["birth"]
     if not born or born["phase"] != "step" or facts["eps"] is None or run["precision"].startswith("amp-"):
         return False

@@ -105,7 +105,7 @@ def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpt
         inputs = recorder.inputs(stage, 0)
         excerpts = Excerpts(base, wanted, plain if replay is None else replay.replaying(plain))
         with torch.enable_grad(), unfused_recurrence(), excerpts, stage.precision.context(stage.device.type):
-            recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
+            recorder.subject.objective(stage.model, inputs)
     return excerpts
 
 

@@ -23,12 +23,12 @@ from typing import Any
 
 from torch import nn
 
-from stabdiag.evidence.numbers.loss_scale import recommended_scale
+from stabdiag.evidence.numbers.loss_scale import FIRST_SCALE, recommended_scale
 from stabdiag.probe.birth import birth
 from stabdiag.probe.curvature import sharpness
 from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
-from stabdiag.probe.training import FIRST_SCALE, Trainer
+from stabdiag.probe.training import Trainer
 from stabdiag.settings.request import DEFAULT_PRECISIONS, ScanRequest
 from stabdiag.trace import Trace
 
@@ -43,6 +43,9 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
     """Take `request.steps` steps in each precision and seed, then measure the curvature."""
     base = trace.run("float32")
     if request.steps <= 0 or base is None or base.loss is None:
+        return
+    if not any(p.requires_grad for p in recorder.subject.model.parameters()):
+        trace.unseen.append("training steps: the model has no parameter to train")
         return
     found: dict[str, Any] = {"steps": request.steps, "clip": request.clip, "rows": [], "runs": [], "curvature": {}}
     found |= {"interrupted": False, "precisions_chosen": request.precisions != list(DEFAULT_PRECISIONS)}

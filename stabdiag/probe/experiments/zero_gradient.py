@@ -48,13 +48,13 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
     revived: set[str] = set()
     moves: set[str] = set()
     with recorder.stage(precision) as stage:
-        before = _step(recorder, stage)
+        before = step(recorder, stage)
         by_name = dict(stage.model.named_parameters())
         generator = torch.Generator().manual_seed(SEED)
         for scale in DRAWS:
             for name in names:
-                by_name[name].data.copy_(scale * _draw(by_name[name], generator))
-            loss = _step(recorder, stage)
+                by_name[name].data.copy_(scale * draw(by_name[name], generator))
+            loss = step(recorder, stage)
             reached = [p.grad for p in by_name.values() if p.grad is not None and p.grad.numel()]
             largest = max((float(g.abs().max()) for g in reached), default=0.0)
             if loss is None or not isfinite(loss) or not isfinite(largest):
@@ -78,18 +78,18 @@ def _movers(
 ) -> set[str]:
     """Which tensors change the loss when they alone change."""
     moving = set()
-    here = _step(recorder, stage)
+    here = step(recorder, stage)
     for name in names:
         kept = by_name[name].data.clone()
-        by_name[name].data.copy_(_draw(by_name[name], generator))
-        loss = _step(recorder, stage)
+        by_name[name].data.copy_(draw(by_name[name], generator))
+        loss = step(recorder, stage)
         by_name[name].data.copy_(kept)
         if loss is not None and here is not None and isfinite(loss) and abs(loss - here) > noise * max(abs(loss), abs(here)):
             moving.add(name)
     return moving
 
 
-def _draw(parameter: Tensor, generator: torch.Generator) -> Tensor:
+def draw(parameter: Tensor, generator: torch.Generator) -> Tensor:
     """He-scaled weights, vectors around 0.5: values at which nothing is special."""
     noise = torch.randn(parameter.shape, generator=generator)
     if parameter.dim() < 2:
@@ -97,14 +97,14 @@ def _draw(parameter: Tensor, generator: torch.Generator) -> Tensor:
     return noise * sqrt(2 / max(1, parameter[0].numel()))
 
 
-def _step(recorder: Recorder, stage: Stage) -> float | None:
+def step(recorder: Recorder, stage: Stage) -> float | None:
     """A bare forward and backward pass on the first batch; the loss, None when it broke."""
     seed_everything(SEED)
     inputs = recorder.inputs(stage, 0)
     stage.model.zero_grad(set_to_none=True)
     try:
         with torch.enable_grad(), stage.precision.context(stage.device.type):
-            loss = recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
+            loss = recorder.subject.objective(stage.model, inputs)
             loss.backward()
     except RuntimeError:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.editing.statements import replace_each
+from stabdiag.rule import rule_of
 
 RECTIFIERS = ("ReLU", "ReLU6")
 BOUNDED = ("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign")
@@ -12,7 +13,7 @@ BOUNDED = ("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Softsign")
 
 def replaced(finding: Finding, report: SubjectReport, new: str) -> list[str] | None:
     """Statements that put a new activation in the place of every hidden one of the kind that the finding is about."""
-    rectifier = finding.code in ("SD201", "SD204") or finding.op.startswith("relu")
+    rectifier = finding.op.startswith("relu") or any(m.name == "relu" for m in rule_of(finding).measurements)
     kinds = RECTIFIERS if rectifier else BOUNDED
     last = report.weights[-1].module if report.weights else ""
     order = list(report.modules)

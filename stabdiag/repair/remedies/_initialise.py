@@ -8,6 +8,7 @@ from stabdiag.evidence.graph.structure import Weight
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.editing.statements import each
+from stabdiag.rule import rule_of
 
 OFF = 2.0
 """A weight this many times too large or too small is initialised anew. torch's default is 2.4 times too small for a ReLU."""
@@ -22,7 +23,7 @@ def concerned(finding: Finding, report: SubjectReport) -> list[Weight]:
     if named:
         return [w for w in weights if w.name in named or w.gain == 0]
     own = [w for w in weights if w.module == finding.module]
-    if finding.code in ("SD201", "SD202", "SD204"):
+    if rule_of(finding).level == "layer":
         return own
     return [w for w in weights if (not 1 / OFF <= w.ratio <= OFF and not w.normalised) or w in own]
 

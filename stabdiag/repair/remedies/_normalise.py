@@ -8,9 +8,7 @@ from stabdiag.evidence.graph.structure import Weight
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.editing.statements import replace_each
-
-LOCAL = ("SD201", "SD202", "SD204")
-"""Findings about one layer; the others are about the whole depth."""
+from stabdiag.rule import rule_of
 
 
 def behind_layers(finding: Finding, report: SubjectReport, norm: Callable[[Weight], str | None]) -> list[str] | None:
@@ -22,7 +20,7 @@ def behind_layers(finding: Finding, report: SubjectReport, norm: Callable[[Weigh
     layers = [
         w for w in report.weights if w.units and not w.recurrent and not w.normalised and w.nonlinearity and w.kind in WRAPPED
     ]
-    if finding.code in LOCAL:
+    if rule_of(finding).level == "layer":  # the others are about the whole depth
         layers = [w for w in layers if w.module == finding.module]
     by_norm: dict[str, list[str]] = {}
     for layer in layers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from stabdiag.finding import Finding
 from stabdiag.repair.editing.rewrite import Rule, rewrite
 from stabdiag.repair.editing.source import Source
+from stabdiag.rule import rule_of
 
 REPAIRS = ("SD305", "SD002", "SD501")
 KEEPS_FUNCTION = True
@@ -28,6 +29,6 @@ RULES: list[Rule] = [
 
 def edit(source: Source, finding: Finding) -> str | None:
     """Take the cast to a floating-point dtype out, or make it one to int64."""
-    if finding.code != "SD305" and not finding.op.startswith(("arange", "cumsum")):
+    if rule_of(finding).kind != "expression" and not finding.op.startswith(("arange", "cumsum")):
         return None
     return rewrite(source, finding.location, RULES)

@@ -16,10 +16,10 @@ KEEPS_FUNCTION = True
 
 
 def settings(finding: Finding, request: ScanRequest) -> dict[str, Any] | None:
-    """A thousandth of the typical gradient (SD106), or 1e-4 where float16 cannot hold the optimizer's own."""
+    """A thousandth of the typical gradient, or 1e-4 where float16 cannot hold the optimizer's own."""
     if request.eps is not None:
         return None
-    if finding.code == "SD106" and finding.evidence.get("ratio"):
+    if finding.evidence.get("ratio") and finding.evidence.get("eps"):
         return {"eps": max(1e-30, finding.evidence["ratio"] * finding.evidence["eps"] * 1e-3)}
     if finding.phase == "step" and finding.precisions == ["float16"]:
         return {"eps": 1e-4}

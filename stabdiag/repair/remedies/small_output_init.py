@@ -9,6 +9,7 @@ from __future__ import annotations
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.remedies._initialise import initialise
+from stabdiag.rule import rule_of
 
 REPAIRS = ("SD202", "SD302", "SD303", "SD401", "SD602", "SD705")
 KEEPS_FUNCTION = False
@@ -19,6 +20,6 @@ def statements(finding: Finding, report: SubjectReport) -> list[str] | None:
     if not report.weights:
         return None
     last = report.weights[-1]
-    if finding.code != "SD705" and finding.module != last.module:
+    if rule_of(finding).level != "model" and finding.module != last.module:
         return None
     return initialise(report, [last], lambda weight: "nn.init.normal_({}, std=0.01)")

@@ -10,6 +10,7 @@ from stabdiag.evidence.graph.structure import Weight
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.editing.statements import replace_each
+from stabdiag.rule import rule_of
 
 REPAIRS = ("SD101", "SD102", "SD202", "SD302", "SD502", "SD703", "SD705", "SD804")
 KEEPS_FUNCTION = False
@@ -22,8 +23,10 @@ def statements(finding: Finding, report: SubjectReport) -> list[str] | None:
     first = [
         w for w in report.weights if w.reads_input and w.input_channels and (w.kind in _CONVOLUTIONS or w.kind == "Linear")
     ]
-    if finding.code in ("SD202", "SD302", "SD804"):
-        first = [w for w in first if w.module == finding.module] or (first if finding.code == "SD804" else [])
+    rule = rule_of(finding)
+    if rule.level != "model":
+        own = [w for w in first if w.module == finding.module]
+        first = own or (first if rule.kind == "training" else [])
     found: list[str] = []
     for w in first:
         found += replace_each([w.module], report.modules, lambda layer, w=w: f"nn.Sequential({_norm(w)}, {layer})")  # type: ignore[misc]

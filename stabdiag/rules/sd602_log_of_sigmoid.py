@@ -8,7 +8,7 @@ logits z until the result or its gradient is not finite:
 - log σ(z): 1/σ overflows at z = -88.7 (float32, bfloat16), -11.1 (float16);
 - log(1e-10 + 1 - σ(z)): the epsilon is absorbed by the 1 before σ is subtracted, so it guards nothing.
 
-Error: confirmed within `within` times the observed range in a probed precision. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20. Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters
@@ -69,7 +69,8 @@ An epsilon that float32 holds (`log(1 - p + 1e-10)`): SD505 judges it in narrowe
 clamps its logarithms at -100.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range of the logits up to which a break is an error. Default initialisation gives
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
+  Default initialisation gives
   logits of magnitude 0.5 to 2; a discriminator passes 16 within one epoch.
 
 ## References

@@ -1,15 +1,16 @@
 """Exponential of a value that nothing keeps from growing.
 
 ## What it does
-Runs every `exp` of data on scaled operands until it overflows: at 88.7 (float32, bfloat16) and 11.09 (float16). Three forms:
+Runs every `exp` of data on moved operands until it overflows: at 88.7 (float32, bfloat16) and 11.09 (float16). How far that is
+counts in standard deviations of what feeds it over the samples: an exponent between -27 and -13 is far from 88.7.
 
-- a clamp *after* the exp: the value is kept, the gradient is 0 · inf = NaN. Error within `within` times the observed range in
-  float32, else warning;
-- 1/(1 + exp(-z)): the value is right for every z, the gradient is NaN where exp overflows. Same severities;
-- any other exp of an unbounded value that data drive through a trained layer, such as exp(log_variance): error within `within`
-  times the observed range in float32, else warning;
-- an exp of the input itself, of a row of a trained table or of what is normalised, which the weights alone move: warning
-  within `within` times the observed range in float32, else information.
+- A clamp *after* the exp: the value is kept, the gradient is 0 · inf = NaN. Error within `within` standard deviations in
+  float32, else warning.
+- 1/(1 + exp(-z)): the value is right for every z, the gradient is NaN where exp overflows. Same severities.
+- The exp of what the model computes minus an input, such as a policy's log-probability minus the recorded one, that nothing
+  limits: other data bring any difference. Same severities.
+- Any other exp, such as exp(log_variance): error within `within` standard deviations in float32, warning within 30 or where
+  layers only have to reach a magnitude of 20, else information.
 
 Error whenever it overflows on the probe batch itself.
 
@@ -80,7 +81,7 @@ def loss(output):
 The exp of a parameter alone (a learned temperature, a decay rate): it moves with the learning rate, not with the data.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range of the exponent up to which the overflow counts as near.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - Kingma, Welling 2013, "Auto-encoding variational Bayes", arXiv:1312.6114 (where exp(log σ²) comes from).

@@ -1,13 +1,16 @@
 """Logarithm, division or power of a value that can leave the function's domain.
 
 ## What it does
-Runs every logarithm, division, root and fractional or negative power of data on pushed operands (scaled, negated, shifted,
-set to 0, set to a constant) and reports those whose result or gradient stops being finite while the operand is finite. A root
-is reported where its operand goes below 0; where it only reaches 0, SD606 does. Divisions by counts, by parameters and by
-values that are positive by construction do not break and are not reported.
+Searches, for every logarithm, division, root and fractional or negative power, a state of what feeds it in which the result or
+its gradient stops being finite while the operand is finite, or a denominator changes its sign: layers' outputs and inputs are
+scaled, shifted, made 0, constant, equal or parallel, and moved along the gradient of the distance to the singular point; trained
+parameters are moved as training can move them. A root is reported where its operand goes below 0; where it only reaches 0,
+SD606 does. Divisions by counts and by values that are positive by construction do not break and are not reported.
 
-Error: on the probe batch itself; or within `within` times the observed range; or a denominator that changes its sign within the
-batch. Warning: further out, or only where what feeds it is exactly 0 or constant (a norm, a standard deviation, max - min).
+Error: on the probe batch itself; or within `within` standard deviations of what feeds it, over the samples; or a denominator
+that changes its sign within the batch. Warning: within what training can move (30 standard deviations, a magnitude of 20, 1,500
+steps of Adam for a parameter), or only for data of a special shape (two equal samples, parallel vectors, all 0) that is not far
+from what was seen. Information: further out.
 
 ## Why it matters
 One blank image, one constant feature, one row without a hit, and the loss is NaN; the weights are after the next step.
@@ -71,10 +74,11 @@ def loss(shares):
 ```
 
 ## What it does not detect
-An epsilon that float32 holds and a narrower format does not: SD505. Parameters that training drives to 0.
+An epsilon that float32 holds and a narrower format does not: SD505. A norm of many values that is far from 0, of data or of
+weights: no training brings all of them to 0 together.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range up to which a break is an error.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - Zhang et al. 2020, "Detecting numerical bugs in neural network architectures", ESEC/FSE.

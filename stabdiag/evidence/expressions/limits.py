@@ -45,7 +45,8 @@ def breaking_points(run: Run, expression: Expression, formats: Iterable[str], ki
     for name in formats:
         found = limits_of(run, expression, format_of(name))
         wanted = [limit for limit in found if limit.kind in kinds] or list(found)
-        text = " and ".join(dict.fromkeys(_words(limit) for limit in wanted))
+        both = len({limit.kind for limit in wanted}) > 1
+        text = " and ".join(dict.fromkeys(_words(limit, both) for limit in wanted))
         if text:
             places.setdefault(text, []).append(name)
     if len(places) == 1 and "float32" in next(iter(places.values())):
@@ -58,8 +59,7 @@ def breaking_points(run: Run, expression: Expression, formats: Iterable[str], ki
     return ", ".join(f"{text} in {' and '.join(names)}" for text, names in places.items())
 
 
-def _words(limit: Limit) -> str:
-    what = "" if limit.kind == "value" else ", where the gradient is infinite"
-    if limit.side == "at" or (limit.kind == "gradient" and abs(limit.at) <= 1):
-        return f"at {limit.at:.3g}{what}"
-    return f"from {limit.at:.3g} {'up' if limit.side == 'above' else 'down'}"
+def _words(limit: Limit, both: bool) -> str:
+    if limit.side == "at" or (limit.kind == "gradient" and not both):
+        return f"at {limit.at:.3g}" + ("" if limit.kind == "value" else ", where the gradient is infinite")
+    return f"from {limit.at:.3g} {'up' if limit.side == 'above' else 'down'}" + (f" ({limit.kind})" if both else "")

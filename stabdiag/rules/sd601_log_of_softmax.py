@@ -8,7 +8,8 @@ gradient is not finite. With g the spread max z - min z of a row of logits:
 - value: the smallest probability e^-g rounds to 0, and log 0 = -inf, at g = 104 (float32), 92.7 (bfloat16), 17.3 (float16);
 - gradient: 1/p overflows at g = 88.7 (float32, bfloat16), 11.1 (float16), and 0 · inf makes NaN of it.
 
-Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters

@@ -8,7 +8,8 @@ logits z until the result or its gradient is not finite:
 - log σ(z): 1/σ overflows at z = -88.7 (float32, bfloat16), -11.1 (float16);
 - log(1e-10 + 1 - σ(z)): the epsilon is absorbed by the 1 before σ is subtracted, so it guards nothing.
 
-Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters

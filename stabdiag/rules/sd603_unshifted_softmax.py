@@ -5,7 +5,8 @@ Finds exp(z) / Σ exp(z) and log Σ exp(z) by value flow and runs the ops betwee
 scaled z until something is not finite. exp overflows at z = 88.7 (float32, bfloat16) and 11.09 (float16), and inf / inf is NaN;
 where every term underflows (z < -103.3), 0 / 0 is. A softmax that subtracts its maximum does not break and is not reported.
 
-Error: confirmed within `within` standard deviations of z in a probed precision, or at values of 20. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of z in a probed precision, or at values of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters

@@ -4,7 +4,8 @@
 Finds log(1 + exp(z)), log1p(exp(z)), log(exp(a) + exp(b)) and log(cosh(z)) by value flow and runs them on scaled z until the
 result or its gradient is not finite: exp overflows at z = 88.7 (float32, bfloat16) and 11.09 (float16).
 
-Error: confirmed within `within` standard deviations of z in a probed precision, or at values of 20. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of z in a probed precision, or at values of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters

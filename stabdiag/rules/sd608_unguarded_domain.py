@@ -2,10 +2,10 @@
 
 ## What it does
 Searches, for every logarithm, division, root and fractional or negative power, a state of what feeds it in which the result or
-its gradient stops being finite while the operand is finite, or a denominator changes its sign: layers' outputs and inputs are
-scaled, shifted, made 0, constant, equal or parallel, and moved along the gradient of the distance to the singular point; trained
-parameters are moved as training can move them. A root is reported where its operand goes below 0; where it only reaches 0,
-SD606 does. Divisions by counts and by values that are positive by construction do not break and are not reported.
+its gradient stops being finite while the operand is finite, or a denominator changes its sign: layers' outputs and inputs
+are scaled, shifted, made 0, constant, equal or parallel, and moved along the gradient of the distance to the singular point;
+trained parameters are moved as training can move them. A root is reported where its operand goes below 0; where it only
+reaches 0, SD606 does. Divisions by counts and by values that are positive by construction do not break and are not reported.
 
 Error: on the probe batch itself; or within `within` standard deviations of what feeds it, over the samples; or a denominator
 that changes its sign within the batch. Warning: within what training can move (30 standard deviations, a magnitude of 20, 1,500

@@ -20,6 +20,7 @@ from stabdiag.recording.replay import Replay
 from stabdiag.recording.source import of_exception
 from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
+from stabdiag.subject.frames import whole
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Parameter, Raised, Run, Stats
 
@@ -136,8 +137,11 @@ class Recorder:
             with torch.enable_grad(), tracer, within or nullcontext():
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
-            run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            run.error = whole(error)
             run.raised = _raised(tracer, error)
+            run.error_phase, run.error_at = tracer.phase, of_exception(error)
+            if run.error_at is None and tracer.phase == "backward" and tracer.differentiating is not None:
+                run.error_at = tracer.differentiating.location
         at_parameters = [m for m in wanted if isinstance(m, ParameterMeasurement)]
         run.parameters = parameters(stage.model, scale, at_parameters, tracer.stats_of)
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
@@ -178,7 +182,7 @@ class Recorder:
                 loss, outputs = self._forward(stage, tracer, inputs)
                 run.loss = float(loss)
         except Exception as error:
-            run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            run.error = whole(error)
         if against is not None:
             run.output_error = difference(outputs.parts, against.outputs.parts, against.outputs.spread).error
         return run

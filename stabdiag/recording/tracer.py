@@ -68,6 +68,7 @@ class Tracer(EagerMode):
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.run = run
         self.phase = "forward"
+        self.differentiating: Op | None = None  # the op whose gradient autograd works out, the one at fault when that raises
         self.modules = ModuleStack(model)
         self.facts = Facts(measurements)
         self._execute = execute
@@ -265,7 +266,7 @@ class Tracer(EagerMode):
 
     def _gradient_hook(self, index: int) -> Callable[[Any], None]:
         def read(gradients: Any) -> None:
-            op = self.run.ops[index]
+            self.differentiating = op = self.run.ops[index]
             for value_id, gradient in zip(op.outputs, gradients, strict=False):
                 value = self.run.values[value_id]
                 if isinstance(gradient, Tensor) and value.gradient is None:

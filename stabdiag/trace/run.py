@@ -171,6 +171,7 @@ class Run:
         gradient_projection: share of the reference gradient in this one, which a step along it descends by to first order.
             All three are None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        error_phase, error_at: in which phase ("forward", "loss", "backward") and at which of the author's lines.
         raised: set as well where it broke because of its numbers.
     """
 
@@ -193,6 +194,8 @@ class Run:
     gradient_error: float | None = None
     gradient_projection: float | None = None
     error: str | None = None
+    error_phase: str = ""
+    error_at: Location | None = None
     raised: Raised | None = None
 
     @property

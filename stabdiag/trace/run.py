@@ -65,7 +65,8 @@ class Op:
 
     Attributes:
         index: position in `Run.ops`.
-        name: aten name without namespace and overload ("mm", "_softmax", "native_layer_norm"); in-place ops keep their "_".
+        name: aten name without namespace and overload ("mm", "_softmax", "native_layer_norm"); in place or not, the
+            name is the same.
         phase: "forward", "loss", "backward" or "step" (the optimizer's).
         module, module_type, call: path of the innermost module that was running ("" is the root), its class, and which call
             of that module this was.

@@ -180,6 +180,7 @@ class Recorder:
         run = tracer.run
         with stage.precision.context(stage.device.type):
             loss, parts = self._forward(stage, tracer, inputs)
+        run.state = _written(tracer, stage.model)
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
@@ -216,6 +217,12 @@ class Recorder:
             if run.precision in ("float64", "float32"):
                 run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
             return [part(t) for t in found if stats.has_memory(t)]
+
+
+def _written(tracer: Tracer, model: nn.Module) -> dict[str, int]:
+    """What buffers and parameters hold that are not what they were: ids of results by name."""
+    held = {name: tracer.value_of(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {name: i for name, i in held.items() if i is not None and tracer.run.values[i].op is not None}
 
 
 def _raised(tracer: Tracer, error: Exception) -> Raised | None:

@@ -5,8 +5,8 @@ Literals: a finite constant written by `masked_fill`, `full`, `fill` or `where` 
 value (-1e9 in float16), read from the float32 run and reported where the precision broke at it or was not reached. Numbers put
 into a tensor of the format (an element count as `torch.tensor(n, dtype=x.dtype)`) that are infinite there, where what is
 computed from them is wrong. Integers: positions, counters and ids held in a 16-bit format above 2^p (256 in bfloat16, 2,048 in
-float16), where neighbours become equal, and that are then used as an index. Constants that depend on the dtype (`torch.finfo(x.dtype).min`) adapt and are left
-alone.
+float16), where neighbours become equal, and that are then used as an index. Constants that depend on the dtype
+(`torch.finfo(x.dtype).min`) adapt and are left alone.
 
 ## Why it matters
 `masked_fill(mask, -1e9)` raises in float16; a position counter in bfloat16 skips 257 and reads another row of the table.

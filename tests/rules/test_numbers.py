@@ -154,7 +154,8 @@ return self.b(h)  # expect: SD301""",
 HEALTHY = {
     "wide-minimum-clamped-before-log-softmax": model(
         "self.o = nn.Linear(16, 6)",
-        """m = torch.where(torch.arange(6) < 4, 0.0, torch.finfo(torch.float32).min).to(x.dtype).clamp(min=torch.finfo(x.dtype).min)
+        """m = torch.where(torch.arange(6) < 4, 0.0, torch.finfo(torch.float32).min).to(x.dtype)
+m = m.clamp(min=torch.finfo(x.dtype).min)
 return F.log_softmax(self.o(x) + m, -1)[:, :4]""",
         "torch.randn(8, 16, generator=g)",
     ),

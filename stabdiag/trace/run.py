@@ -166,8 +166,10 @@ class Run:
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
         output_sample: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models.
-        output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
-            gradient_cosine likewise. None when not compared.
+        output_error: L2 distance to the outputs of the reference run, relative to their spread between samples.
+        gradient_error: L2 distance to all parameter gradients of the reference run, relative to their norm.
+        gradient_projection: share of the reference gradient in this one, which a step along it descends by to first order.
+            All three are None when not compared.
         error: why the run broke, one sentence; None when it did not.
         raised: set as well where it broke because of its numbers.
     """
@@ -190,7 +192,7 @@ class Run:
     output_sample: list[float] = field(default_factory=list)
     output_error: float | None = None
     gradient_error: float | None = None
-    gradient_cosine: float | None = None
+    gradient_projection: float | None = None
     error: str | None = None
     raised: Raised | None = None
 

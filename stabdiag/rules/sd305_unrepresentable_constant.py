@@ -99,6 +99,7 @@ from stabdiag.trace.formats import FORMATS, Format, format_of
 KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
+REMEDIES = ("clamp-before-cast", "dtype-minimum", "float32-phases", "integer-positions")
 explains = ("SD002", "SD501", "SD301")
 
 _KEEPS_INTEGERS = frozenset(

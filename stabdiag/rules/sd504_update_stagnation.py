@@ -96,6 +96,7 @@ from stabdiag.trace.formats import format_of
 
 KIND = "rounding"
 LEVEL = "model"
+REMEDIES = ("higher-learning-rate", "stochastic-rounding")
 
 STORED = ("float16", "bfloat16")
 

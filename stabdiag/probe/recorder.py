@@ -198,6 +198,7 @@ class Recorder:
         run = tracer.run
         with stage.precision.context(stage.device.type):
             loss, outputs = self._forward(stage, tracer, inputs)
+        run.state = _written(tracer, stage.model)
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
@@ -243,6 +244,12 @@ def _compare(run: Run, kept: Reference, against: Reference) -> None:
     names = [n for n in against.gradients if n in kept.gradients]
     apart = difference([kept.gradients[n] for n in names], [against.gradients[n] for n in names])
     run.gradient_error, run.gradient_projection = apart.error, apart.projection
+
+
+def _written(tracer: Tracer, model: nn.Module) -> dict[str, int]:
+    """What buffers and parameters hold that are not what they were: ids of results by name."""
+    held = {name: tracer.value_of(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {name: i for name, i in held.items() if i is not None and tracer.run.values[i].op is not None}
 
 
 def _raised(tracer: Tracer, error: Exception) -> Raised | None:

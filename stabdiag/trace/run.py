@@ -165,6 +165,7 @@ class Run:
         ops, values, parameters: see there.
         buffers: name -> stats of each floating-point buffer after the run.
         poisoned_buffers: names of those that were finite before the run and are not after it.
+        state: name -> value id of what a buffer or parameter holds after the forward pass, where that has written to it.
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
         output_samples: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models;
@@ -189,6 +190,7 @@ class Run:
     parameters: list[Parameter] = field(default_factory=list)
     buffers: dict[str, Stats] = field(default_factory=dict)
     poisoned_buffers: list[str] = field(default_factory=list)
+    state: dict[str, int] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
     loss_value: int | None = None
     loss: float | None = None

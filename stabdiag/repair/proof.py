@@ -66,8 +66,16 @@ def _held(before: SubjectReport, after: SubjectReport) -> Refused | None:
     for row in before.precisions:
         if _WORSE[now.get(row.name, "not-run")] > _WORSE[row.verdict]:
             return Refused(Reason.WORSE_VERDICT, row.name)
-    broken = next((state for state in after.replayed if state), "")
-    return Refused(Reason.BREAKS_AGAIN, broken) if broken else None
+    return _breaks_again(after)
+
+
+def _breaks_again(after: SubjectReport) -> Refused | None:
+    """A state in which the model breaks, unless it does so on the line of another finding, which is repaired by itself."""
+    elsewhere = {(f.location.path, f.location.line) for f in after.findings if is_loud(f) and f.location is not None}
+    for state in after.replayed:
+        if state.broken and (state.path, state.line) not in elsewhere:
+            return Refused(Reason.BREAKS_AGAIN, state.broken)
+    return None
 
 
 def _function(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Proof:

@@ -9,13 +9,13 @@ import pytest
 
 from stabdiag.errors import ScanError
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.judging.report import PrecisionVerdict, Samples, SubjectReport
+from stabdiag.judging.report import PrecisionVerdict, Replayed, Samples, SubjectReport
 from stabdiag.repair.attempt import Attempt, State
 from stabdiag.repair.outcome import Proven, Reason, Refused
 from stabdiag.repair.proof import judge, needs_descent
 from stabdiag.repair.remedy import Edit, Remedy, Settings
 from stabdiag.repair.wording import words
-from stabdiag.trace import SubjectFacts
+from stabdiag.trace import Location, SubjectFacts
 
 SAME = Samples([[1.0, 2.0]], 3.0, {"w": [0.1, 0.2], "b": [0.3]}, {"w": 0.2236, "b": 0.3})
 
@@ -165,9 +165,18 @@ def test_outputs_may_move_into_the_loss() -> None:
 
 
 def test_the_state_that_broke_the_original_breaks_nothing() -> None:
-    proof = refused(report(replayed=["", "the gradient of w is not finite"]))
+    broken = Replayed("the gradient of w is not finite", "model.py", 7)
+    proof = refused(report(replayed=[Replayed(""), broken]))
     assert (proof.reason, proof.what) == (Reason.BREAKS_AGAIN, "the gradient of w is not finite")
-    assert isinstance(judge(attempt(), report(finding()), report(replayed=["", ""])), Proven)
+    assert isinstance(judge(attempt(), report(finding()), report(replayed=[Replayed("")])), Proven)
+
+
+def test_what_breaks_in_that_state_on_the_line_of_another_finding_is_repaired_by_itself() -> None:
+    other = replace(finding("SD605"), location=Location("model.py", 7))
+    after = report(other, replayed=[Replayed("the loss is not finite", "model.py", 7)])
+    assert isinstance(judge(attempt(), report(finding(), other), after), Proven)
+    quiet = report(replace(other, severity=Severity.INFO), replayed=after.replayed)
+    assert refused(quiet, report(finding(), other)).reason is Reason.BREAKS_AGAIN
 
 
 @pytest.mark.parametrize(

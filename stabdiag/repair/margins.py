@@ -7,7 +7,7 @@ guard: a stable form is needed, or nothing helps.
 
 from __future__ import annotations
 
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 
 from stabdiag.judging.operands import Operand
 from stabdiag.repair.remedy import Case
@@ -53,13 +53,14 @@ def guard(healthy: float, formats: list[Format]) -> float | None:
     """The constant for an operand, a power of ten; None where none is below the data and above what the formats lose.
 
     Args:
-        healthy: smallest non-zero magnitude of the operand where nothing is wrong, inf when it is not known.
+        healthy: smallest non-zero magnitude of the operand where nothing is wrong; inf where it is 0 throughout, so that
+            nothing says how large a healthy value is.
         formats: in which the guard must work.
     """
     lowest = 10.0 ** ceil(log10(max(least(f) for f in formats)) - 1e-9)
     wanted = min(USUAL, healthy / FAR)
     chosen = max(lowest, 10.0 ** floor(log10(wanted) + 1e-9)) if wanted > 0 else lowest
-    return chosen if chosen * MARGIN <= healthy else None
+    return chosen if chosen * MARGIN <= healthy < inf else None
 
 
 def guard_at(case: Case, ops: tuple[str, ...], position: int) -> tuple[float, float] | None:

@@ -91,19 +91,18 @@ def _function(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> 
         same = agreement(before.samples, after.samples, moved=attempt.moves_output)
         if isinstance(same, Refused):
             return same
-        if same is not None:
+        if same is not None and not needs_descent(attempt, before):
             return Proven(same.difference, same.logits, outside=outside, weakened=weakened)
     falls = _descent(before.descent, after.descent)
     return falls if isinstance(falls, Refused) else Proven(descent=falls, outside=outside, weakened=weakened)
 
 
 def needs_descent(attempt: Attempt, before: SubjectReport) -> bool:
-    """Whether the proof of an attempt compares losses over steps: by design, or for want of anything finite to compare."""
+    """Whether the proof of an attempt compares losses over steps: by design, or because the original has no finite loss."""
     if all(remedy.of_training for remedy in attempt.remedies):
         return False
-    finite = any(isfinite(x) for values in before.samples.outputs for x in values)
     loss = before.samples.loss
-    return not attempt.keeps_function or not (finite or (loss is not None and isfinite(loss)))
+    return not attempt.keeps_function or loss is None or not isfinite(loss)
 
 
 def _descent(before: list[float], after: list[float]) -> tuple[float, float] | Refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from typing import Any
 
 from stabdiag.errors import ScanError
@@ -110,7 +111,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
 def _samples(reference: Run | None) -> Samples:
     if reference is None:
         return Samples()
-    norms = {p.name: p.gradient.norm for p in reference.parameters if p.gradient is not None}
+    gradients = {p.name: p.gradient for p in reference.parameters if p.gradient is not None}
+    norms = {name: nan if gradient.nonfinite else gradient.norm for name, gradient in gradients.items()}
     return Samples(reference.output_samples, reference.loss, reference.gradient_samples, norms)
 
 

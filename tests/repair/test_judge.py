@@ -138,9 +138,16 @@ def test_outputs_and_gradients_that_are_all_zero_prove_nothing() -> None:
 
 
 def test_what_was_not_finite_is_not_compared() -> None:
-    before = Samples([[nan, 2.0]], nan, {"w": [nan, 0.2], "b": [0.3]}, {"w": nan, "b": 0.3})
+    before = Samples([[nan, 2.0]], 3.0, {"w": [nan, 0.2], "b": [0.3]}, {"w": nan, "b": 0.3})
     after = replace(SAME, outputs=[[7.0, 2.0]], gradients={"w": [9.0, 0.2], "b": [0.3]})
     assert isinstance(judge(attempt(), report(finding(), samples=before), report(samples=after)), Proven)
+
+
+def test_gradients_of_a_loss_that_is_not_finite_mean_nothing() -> None:
+    before = report(finding(), samples=replace(SAME, loss=nan), descent=[nan])
+    other = replace(SAME, gradients={"w": [0.5, 0.2], "b": [0.3]}, norms={"w": 0.54, "b": 0.3})
+    assert isinstance(judge(attempt(), before, report(samples=other, descent=[3.0, 2.0])), Proven)
+    assert refused(report(samples=other, descent=[3.0, 3.0]), before).reason is Reason.DESCENDS_LESS
 
 
 def test_where_nothing_was_finite_the_repaired_model_has_to_descend() -> None:

@@ -152,6 +152,7 @@ class Run:
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
             gradient_cosine likewise. None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        derived: what was worked out from the run, see `stabdiag.trace.derived`.
     """
 
     precision: str
@@ -173,6 +174,7 @@ class Run:
     gradient_error: float | None = None
     gradient_cosine: float | None = None
     error: str | None = None
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def nonfinite_gradient(self) -> str | None:

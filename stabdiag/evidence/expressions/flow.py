@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from stabdiag.trace import Op, Run
+from stabdiag.trace.derived import derived
 
 # Results that hold nothing of what their arguments hold.
 # fmt: off
@@ -248,12 +249,10 @@ class Flow:
         return all(s is not None and s.min >= 0 and s.max <= 1 for s in bounds)
 
 
+@derived
 def flow(run: Run) -> Flow:
     """The dependence in a run, computed once."""
-    cached: Flow | None = run.__dict__.get("_flow")
-    if cached is None:
-        cached = run.__dict__["_flow"] = Flow(run)
-    return cached
+    return Flow(run)
 
 
 def _floating(dtype: str) -> bool:

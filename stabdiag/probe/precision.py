@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from stabdiag.recording.operator import Operator
+from stabdiag.recording.torch_private import tree_map
 
 HALF = (torch.float16, torch.bfloat16)
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -16,6 +16,7 @@ from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
 from stabdiag.recording import stats
 from stabdiag.recording.reference import Reference, distance, part
 from stabdiag.recording.replay import Replay
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.subject import Inputs, Subject
@@ -196,7 +197,7 @@ class Recorder:
         run = tracer.run
         found = [t for _, t in named_tensors(output) if t.is_floating_point()]
         run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with undispatched(), torch.no_grad():
             if run.precision in ("float64", "float32"):
                 run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
             return [part(t) for t in found if stats.has_memory(t)]

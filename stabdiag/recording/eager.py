@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from stabdiag.recording.torch_private import TorchDispatchMode
 
 _NAME = "torch._dynamo"
 

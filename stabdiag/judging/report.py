@@ -38,7 +38,7 @@ class PrecisionVerdict:
     where: str = ""
     output_error: float | None = None
     gradient_error: float | None = None
-    gradient_cosine: float | None = None
+    gradient_projection: float | None = None
     headroom_bits: float | None = None
     gradient_underflow: float | None = None
     loss_scale: float | None = None

@@ -78,7 +78,7 @@ def driven(recorder: Recorder, base: Run, watched: Iterable[int]) -> dict[int, T
 def _forward(recorder: Recorder, stage: Stage, inputs: Inputs, watch: _Watch) -> Tensor:
     seed_everything(SEED)
     with torch.enable_grad(), unfused_recurrence(), watch, stage.precision.context(stage.device.type):
-        return recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
+        return recorder.subject.objective(stage.model, inputs)
 
 
 def _directions(loss: Tensor, watch: _Watch, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:

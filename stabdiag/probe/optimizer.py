@@ -107,7 +107,7 @@ def choose(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen:
         except SubjectError:
             raise
         except Exception as error:
-            problem = f"make_optimizer(model) failed ({type(error).__name__}: {error}): "
+            problem = f"{subject.optimizer_from} failed ({type(error).__name__}: {error}): "
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = _asked_for(parameters, request, _default(model))
     by_options = any(option is not None for option in (request.optimizer, request.lr, request.momentum))
@@ -188,7 +188,7 @@ def _authors(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen
         raise TypeError(f"it returned {type(made).__name__}, expected a torch.optim.Optimizer")
     if any(_needs_closure(type(o)) for o in optimizers):
         raise TypeError("its step needs a closure, which is not supported")
-    how = "make_optimizer of the file"
+    how = subject.optimizer_from
     for name in ("lr", "momentum", "eps", "weight_decay"):
         value = getattr(request, name)
         if value is None:

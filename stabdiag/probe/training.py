@@ -137,7 +137,7 @@ class Trainer:
         seed_everything(SEED)
         inputs = self.recorder.inputs(self.stage, 0)
         with torch.enable_grad(), self.arithmetic(), self.stage.precision.context(self.stage.device.type):
-            return self.recorder.subject.loss(self.stage.model(*inputs.args, **inputs.kwargs), inputs)
+            return self.recorder.subject.objective(self.stage.model, inputs)
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of the scaled loss."""

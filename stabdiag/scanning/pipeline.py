@@ -68,9 +68,9 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         return SubjectReport(SubjectFacts(path, name, 0, "", ""), error=error)
     base = trace.run("float32")
     reference = trace.run("float64") or base
-    if error is None and base is not None and base.error is not None and not base.outputs:
-        cure = "; move what the code makes to the device, or scan with --device cpu" if "same device" in base.error else ""
-        error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
+    if error is None and base is not None and base.error is not None and base.raised is None:
+        at = f" at {base.error_at.path}:{base.error_at.line}" if base.error_at is not None else ""
+        error = ScanError("forward", f"the {base.error_phase or 'forward'} pass fails in float32{at}: {base.error}")
     rules = selected(request.select, request.extend_select, request.ignore)
     found: list[Finding] = []
     for rule in sorted(rules, key=lambda rule: rule.kind == "scan"):  # last, because they say which of the others failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from stabdiag.subject import device as devices
-from stabdiag.subject import objective
+from stabdiag.subject import lightning, objective
 from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.build import bind, build, literal
 from stabdiag.subject.choose import Choice, choose
@@ -20,7 +21,7 @@ from stabdiag.subject.importing import import_target, parse_target
 from stabdiag.subject.inputs.sources import Source, find_inputs
 from stabdiag.subject.inputs.trial import attempt
 from stabdiag.subject.seeds import seeded, shifted
-from stabdiag.subject.subject import Subject, SubjectError
+from stabdiag.subject.subject import Play, Subject, SubjectError, call
 from stabdiag.subject.weights import load_weights
 from stabdiag.trace import SubjectFacts
 
@@ -59,33 +60,72 @@ def load(
             if weights is not None:
                 _initialised(model, module, choice.name, input_specs, data)
                 load_weights(model, Path(weights))
-            source = find_inputs(model, module, choice.name, list(input_specs), data)
-            goal, ignored = _objective(module, source, model)
-            optimizer = _contract(module, "make_optimizer")
+            goal = _goal(module, choice, model, list(input_specs), data)
             settings = training(module, shown)
     except RecursionError as error:
         raise SubjectError(f"{shown} recurses without end; repair that first.", "load") from error
-    rebuild = _rebuild(choice, module, given, source) if choice.target is not None and weights is None else None
+    rebuild = _rebuild(choice, module, given, goal.source) if choice.target is not None and weights is None else None
     facts = SubjectFacts(
         path=_relative(taken.path) if taken.path is not None else taken.module,
         name=choice.name if choice.target is None or inspect.isclass(choice.target) else type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
-        inputs=source.text,
-        objective=goal.name,
+        inputs=goal.source.text,
+        objective=goal.objective.name,
         how={
             "model": choice.how + _arguments_note(choice, module, given) + (f"; weights from {weights}" if weights else ""),
-            "inputs": source.why,
-            "objective": goal.why + ignored,
+            "inputs": goal.source.why,
+            "objective": goal.objective.why + goal.ignored,
         },
         declared=[
             name
-            for name, present in (("inputs", source.declared), ("loss", goal.declared), ("optimizer", optimizer is not None))
+            for name, present in (
+                ("inputs", goal.source.declared),
+                ("loss", goal.objective.declared),
+                ("optimizer", goal.make_optimizer is not None),
+            )
             if present
         ],
         rebuildable=rebuild is not None,
         training=settings,
     )
-    return Subject(model, source.batch, goal.loss, facts, source.batches, optimizer, rebuild)
+    source = goal.source
+    return Subject(
+        model,
+        source.batch,
+        goal.objective.loss,
+        facts,
+        source.batches,
+        goal.make_optimizer,
+        rebuild,
+        goal.play,
+        goal.optimizer_from,
+    )
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What is fed, run, differentiated and stepped; `ignored` says what of the file was not used."""
+
+    source: Source
+    objective: objective.Objective
+    make_optimizer: Callable[[nn.Module], Any] | None
+    ignored: str = ""
+    play: Play = call
+    optimizer_from: str = "make_optimizer of the file"
+
+
+def _goal(module: ModuleType, choice: Choice, model: nn.Module, specifications: list[str], data: str | None) -> _Goal:
+    """The author's contract, else the convention of the framework, else what fits the output."""
+    if lightning.has_training_step(model) and _contract(module, "loss") is None:
+        step = lightning.step_of(model)
+        source = lightning.batches_for(model, module, choice.name, specifications, data)
+        own = _contract(module, "make_optimizer")
+        how = "make_optimizer of the file" if own else f"configure_optimizers of {type(model).__name__}"
+        what = objective.Objective(step.loss, step.name, "what the file trains with", True)
+        return _Goal(source, what, own or lightning.configured(model), "", step.play, how)
+    source = find_inputs(model, module, choice.name, specifications, data)
+    what, ignored = _objective(module, source, model)
+    return _Goal(source, what, _contract(module, "make_optimizer"), ignored)
 
 
 def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Module:
@@ -105,7 +145,13 @@ def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Modul
         for name, child in list(part.named_children()):
             if (plain := uncompiled(child)) is not child:
                 setattr(part, name, plain)
-    return model.train()
+    return _training(model)
+
+
+def _training(model: nn.Module) -> nn.Module:
+    """The model in train mode; an author's own `train` need not return it."""
+    model.train()
+    return model
 
 
 def _initialised(model: nn.Module, module: ModuleType, name: str, specifications: Sequence[str], data: str | None) -> None:
@@ -118,7 +164,7 @@ def _rebuild(choice: Choice, module: ModuleType, given: dict[str, Any], source: 
     def rebuild(k: int) -> nn.Module:
         with seeded(k), shifted(k, module):
             assert choice.target is not None
-            model = _made(choice, module, given) if k == 0 else build(choice.target, choice.name, module, given).train()
+            model = _made(choice, module, given) if k == 0 else _training(build(choice.target, choice.name, module, given))
         if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in model.modules()):
             attempt(model, source.batch(0))
         return model
@@ -130,6 +176,8 @@ def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[ob
     loss = getattr(module, "loss", None)
     function = _contract(module, "loss")
     ignored = ""
+    if source.broke:
+        return objective.unseen(function, model), ""
     if function is not None:
         return objective.declared(function, source.output), ""
     if loss is not None:

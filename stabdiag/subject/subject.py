@@ -32,6 +32,21 @@ class Inputs:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
+Returned = Callable[[Any], None]
+"""Called with what a model returned, each time the author's step has called one."""
+
+
+Play = Callable[[nn.Module, Inputs, Returned], Any]
+"""`play(model, inputs, returned)`: the author's step up to what the loss takes."""
+
+
+def call(model: nn.Module, inputs: Inputs, returned: Returned) -> Any:
+    """The plain step: one call of the model."""
+    output = model(*inputs.args, **inputs.kwargs)
+    returned(output)
+    return output
+
+
 @dataclass
 class Subject:
     """What is scanned.
@@ -41,7 +56,10 @@ class Subject:
         batch: `batch(k)` gives the inputs of batch k (k = 0, 1, …), each time the same; at most `batches` different ones.
         batches: how many different batches there are.
         loss: `loss(output, inputs)` gives the scalar that is differentiated, computed in the dtype of the output.
-        make_optimizer: `make_optimizer(model)`, None when the author declared none.
+        play: `play(model, inputs, returned)` is the author's step up to what `loss` takes: a call of the model, or a whole
+            `training_step`. What runs behind the last call of `returned` belongs to the loss.
+        make_optimizer: `make_optimizer(model)`, None when the author declared none; optimizer_from: what that is, in words.
+        keeps_mode: modules stay in the train or eval mode they are in, because that is the author's.
         rebuild: `rebuild(k)` builds the model again with the seeds it sets itself offset by k; None when that is impossible.
         facts: the plain record of all this for the report.
     """
@@ -53,3 +71,14 @@ class Subject:
     batches: int = 1
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
     rebuild: Callable[[int], nn.Module] | None = None
+    play: Play = call
+    optimizer_from: str = "make_optimizer of the file"
+    keeps_mode: bool = False
+
+    def objective(self, model: nn.Module, inputs: Inputs) -> torch.Tensor:
+        """The loss of a model on inputs."""
+        return self.loss(self.play(model, inputs, _unseen), inputs)
+
+
+def _unseen(output: Any) -> None:
+    pass

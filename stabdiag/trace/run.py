@@ -65,7 +65,8 @@ class Op:
 
     Attributes:
         index: position in `Run.ops`.
-        name: aten name without namespace and overload ("mm", "_softmax", "native_layer_norm"); in-place ops keep their "_".
+        name: aten name without namespace and overload ("mm", "_softmax", "native_layer_norm"); in place or not, the
+            name is the same.
         phase: "forward", "loss", "backward" or "step" (the optimizer's).
         module, module_type, call: path of the innermost module that was running ("" is the root), its class, and which call
             of that module this was.
@@ -132,6 +133,22 @@ class Parameter:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Raised:
+    """An exception about numbers that ended a run: a matrix that cannot be factorised, a value that something refuses.
+
+    Attributes:
+        op: index of the op it is about, None where no op ran; location: the author's line.
+        message: what the exception says, one line.
+        facts: what was given and demanded (`stabdiag.recording.numerical.about_numbers`).
+    """
+
+    op: int | None
+    location: Location | None
+    message: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Run:
     """One probed precision, seed and training step.
@@ -149,9 +166,13 @@ class Run:
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
         output_sample: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models.
-        output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
-            gradient_cosine likewise. None when not compared.
+        output_error: L2 distance to the outputs of the reference run, relative to their spread between samples.
+        gradient_error: L2 distance to all parameter gradients of the reference run, relative to their norm.
+        gradient_projection: share of the reference gradient in this one, which a step along it descends by to first order.
+            All three are None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        error_phase, error_at: in which phase ("forward", "loss", "backward") and at which of the author's lines.
+        raised: set as well where it broke because of its numbers.
         derived: what was worked out from the run, see `stabdiag.trace.derived`.
     """
 
@@ -172,8 +193,11 @@ class Run:
     output_sample: list[float] = field(default_factory=list)
     output_error: float | None = None
     gradient_error: float | None = None
-    gradient_cosine: float | None = None
+    gradient_projection: float | None = None
     error: str | None = None
+    error_phase: str = ""
+    error_at: Location | None = None
+    raised: Raised | None = None
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

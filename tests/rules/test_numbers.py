@@ -177,7 +177,7 @@ return self.o((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + eps).sqr
     "centring": model(
         "self.m = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))",
         "return self.m(x - x.mean(0))",
-        "5000 + torch.randn(64, 8, generator=g)",
+        "100 + torch.randn(64, 8, generator=g)",
     ),
 }
 

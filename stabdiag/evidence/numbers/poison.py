@@ -188,16 +188,26 @@ def harmful(run: Run) -> list[Birth]:
 
 def overflowed(run: Run, birth: Birth, there: Counterparts | None, format: Format) -> float | None:
     """The largest magnitude that the reference run has where a run has infinities, when that is finite and beyond the format's
-    range (gradients: under this run's loss scale); None when the birth is something else."""
+    range (what carries the gradient: under this run's loss scale); None when the birth is something else."""
     stats = birth.value.stats
     if there is None or stats is None or (stats.nan and birth.leaf is None):
         return None
     other = there.value(run, birth.op.outputs[0] if birth.leaf is None else birth.leaf)
     if other is None or other.stats is None or other.stats.nonfinite:
         return None
-    backward = birth.op.phase == "backward" and birth.leaf is None
-    largest = other.stats.max_abs * (run.loss_scale / there.other.loss_scale if backward else 1.0)
+    scaled = birth.leaf is None and birth.op.outputs[0] in carriers(run)
+    largest = other.stats.max_abs * (run.loss_scale / there.other.loss_scale if scaled else 1.0)
     return largest if largest > format.max else None
+
+
+def carriers(run: Run) -> set[int]:
+    """Ids of the values of the backward pass that a loss scale multiplies: those computed from what the pass starts with. The
+    others are factors of derivatives, computed again from values of the forward pass."""
+    found: set[int] = set()
+    for op in run.phase("backward"):
+        if not found or not found.isdisjoint(op.inputs):
+            found.update(op.outputs)
+    return found
 
 
 def named(run: Run, leaf: int) -> str:

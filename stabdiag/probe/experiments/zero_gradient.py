@@ -104,7 +104,7 @@ def step(recorder: Recorder, stage: Stage) -> float | None:
     stage.model.zero_grad(set_to_none=True)
     try:
         with torch.enable_grad(), stage.precision.context(stage.device.type):
-            loss = recorder.subject.loss(stage.model(*inputs.args, **inputs.kwargs), inputs)
+            loss = recorder.subject.objective(stage.model, inputs)
             loss.backward()
     except RuntimeError:
         return None

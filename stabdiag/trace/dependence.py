@@ -1,4 +1,4 @@
-"""What depends on what in a recorded run: the primitives that patterns of unstable expressions are written with.
+"""What depends on what in a recorded run, answered for every value in one sweep over the ops.
 
 Names of modules, variables and files play no part; a softmax in one module and the logarithm of it in a loss function three
 calls later are two ops and the value that flows between them.
@@ -10,49 +10,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from stabdiag.trace import Op, Run
 from stabdiag.trace.derived import derived
-
-# Results that hold nothing of what their arguments hold.
-# fmt: off
-_FRESH = frozenset((
-    "zeros_like", "ones_like", "full_like", "rand_like", "randn_like", "randint_like", "empty_like", "new_zeros",
-    "new_ones", "new_full", "new_empty", "zero_", "fill_", "uniform_", "normal_", "random_", "exponential_",
-    "bernoulli_",
-))
-# fmt: on
-# Results that a trained weight can bring to any size and sign, whatever went in.
-# fmt: off
-_PRODUCTS = frozenset((
-    "mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot", "convolution", "_convolution", "mkldnn_convolution",
-    "linear", "_grouped_mm",
-))
-# fmt: on
-_AFFINE_NORMALISATIONS = frozenset(("native_layer_norm", "native_group_norm", "_fused_rms_norm"))
-# fmt: off
-_FREE = frozenset((
-    "embedding", "_embedding_bag", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
-    "native_dropout", "_batch_norm_with_update", "batch_norm_with_update", "cudnn_convolution", "lstm", "gru",
-    "mkldnn_rnn_layer", "_thnn_fused_lstm_cell",
-))
-# fmt: on
-_LOOKUPS = frozenset(("index", "index_select", "gather"))  # of a table that is trained, at places that the input names
-# Ops that hand on what they are given, selected, summed, averaged or scaled: what is inside stays recognisable.
-# fmt: off
-_LINEAR = frozenset((
-    "add", "sub", "rsub", "mul", "div", "neg", "sum", "mean", "gather", "index", "index_select", "masked_select",
-    "where", "masked_fill", "cat", "stack", "select", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "max",
-    "amax", "min", "amin", "nan_to_num", "take", "take_along_dim", "index_put", "scatter", "topk", "sort", "cumsum",
-    "index_add", "scatter_add", "scatter_reduce", "_unsafe_index", "_unsafe_masked_index",
-))
-SUMS = frozenset(("sum", "mean", "cumsum", "index_add", "scatter_add", "scatter_reduce"))
-# fmt: on
-_SLICE_LIMIT = 64  # ops; beyond it the relation between operand and source is too long to argue about
-
-
-def base_name(op: Op) -> str:
-    """The op's name without the mark of its in-place form: "exp_" is "exp"; "_softmax" stays."""
-    return op.name.rstrip("_")
+from stabdiag.trace.ops import (
+    AFFINE_NORMALISATIONS,
+    FRESH,
+    LAYERS,
+    LINEAR,
+    LOOKUPS,
+    PRODUCTS,
+)
+from stabdiag.trace.run import Op, Run
 
 
 @dataclass(frozen=True)
@@ -62,31 +29,35 @@ class Slice:
     Attributes:
         ops: indices in order of execution.
         sources: ids of the values that the data and trained weights can drive anywhere: outputs of layers, inputs.
+        parameters: ids of the trained parameters that it is computed from without such a value in between.
     """
 
     ops: tuple[int, ...]
     sources: tuple[int, ...]
+    parameters: tuple[int, ...] = ()
 
 
 @dataclass
-class Flow:
-    """Dependence in one run. Made once per run by `flow(run)`."""
+class Dependence:
+    """Dependence in one run. Made once per run by `dependence(run)`."""
 
     run: Run
     _data: list[bool] = field(default_factory=list)
     _derived: list[bool] = field(default_factory=list)  # also through comparisons and indices
     _trained: list[bool] = field(default_factory=list)
     _named: list[bool] = field(default_factory=list)  # also ids of the input and what is computed from them
+    _moving: set[str] = field(default_factory=set)  # names of the parameters that training changes
 
     def __post_init__(self) -> None:
         run = self.run
         self._data = [v.kind == "input" and _floating(v.dtype) for v in run.values]
         self._derived = list(self._data)
+        self._moving = {p.name for p in run.parameters if p.requires_grad}
         self._trained = [v.kind == "parameter" for v in run.values]
         self._named = [v.kind == "input" for v in run.values]
         for op in run.ops:
-            fresh = op.name in _FRESH
-            data = not fresh and (any(self._data[i] for i in op.inputs) or op.name in _FREE or self._looked_up(op))
+            fresh = op.name in FRESH
+            data = not fresh and (any(self._data[i] for i in op.inputs) or op.name in LAYERS or self._looked_up(op))
             named = not fresh and any(self._named[i] for i in op.inputs)
             derived = not fresh and (data or any(self._derived[i] for i in op.inputs))
             trained = not fresh and any(self._trained[i] for i in op.inputs)
@@ -101,6 +72,10 @@ class Flow:
         """Whether a value varies with the model's input (through floating-point values: not through a comparison)."""
         return self._data[value_id]
 
+    def varies(self, value_id: int) -> bool:
+        """Whether a value changes with the model's input or with training."""
+        return self._data[value_id] or self._trained[value_id]
+
     @cached_property
     def differentiated(self) -> set[int]:
         """Forward ops that autograd went back through; ops inside a custom backward's forward are not among them."""
@@ -109,7 +84,7 @@ class Flow:
 
     def behind(self, value_id: int) -> int:
         """Follow views, copies and casts back to the value they show."""
-        while (op := self.run.producer(value_id)) is not None and op.view and op.name != "copy_" and op.inputs:
+        while (op := self.run.producer(value_id)) is not None and op.view and op.name != "copy" and op.inputs:
             value_id = op.inputs[0]
         return value_id
 
@@ -121,7 +96,7 @@ class Flow:
         """Forward and loss ops that read a value, directly or through views."""
         for op in self.run.consumers(value_id):
             if op.phase in ("forward", "loss"):
-                if op.view and op.name != "copy_":
+                if op.view and op.name != "copy":
                     for shown in op.outputs:
                         yield from self.uses(shown)
                 else:
@@ -138,16 +113,16 @@ class Flow:
 
     def free(self, op: Op) -> bool:
         """Whether trained weights can bring an op's result to any size and sign: a layer's output."""
-        name = base_name(op)
-        if name in _FREE or self._looked_up(op):
+        name = op.name
+        if name in LAYERS or self._looked_up(op):
             return True
-        if name in _AFFINE_NORMALISATIONS:
+        if name in AFFINE_NORMALISATIONS:
             return any(self._trained[i] for i in op.inputs[1:])
-        return name in _PRODUCTS and any(self._trained[i] and not self._data[i] and self._unbounded(i) for i in op.inputs)
+        return name in PRODUCTS and any(self._trained[i] and not self._data[i] and self._unbounded(i) for i in op.inputs)
 
     def _looked_up(self, op: Op) -> bool:
         """An embedding by hand: rows of a trained table, chosen by ids of the input."""
-        table = op.inputs[0] if base_name(op) in _LOOKUPS and len(op.inputs) > 1 else None
+        table = op.inputs[0] if op.name in LOOKUPS and len(op.inputs) > 1 else None
         return (
             table is not None and self._trained[table] and any(self._named[i] for i in op.inputs[1:]) and not self._named[table]
         )
@@ -164,34 +139,35 @@ class Flow:
         stats = self.run.values[self.behind(value_id)].stats
         if op is None or stats is None:
             return True
-        normalised = base_name(op) == "div" and len(op.inputs) == 2 and self._trained[op.inputs[1]]
+        normalised = op.name == "div" and len(op.inputs) == 2 and self._trained[op.inputs[1]]
         return stats.min < 0 and not normalised
 
-    def slice(self, value_id: int) -> Slice | None:
-        """The ops between free values and this one; None when there are too many to argue about."""
+    def slice(self, value_id: int) -> Slice:
+        """The ops between free values and trained parameters and this one."""
         ops: set[int] = set()
         sources: set[int] = set()
+        parameters: set[int] = set()
         seen: set[int] = set()
         stack = [value_id]
         while stack:
             current = stack.pop()
-            if current in seen or not self._derived[current]:
+            if current in seen or not (self._derived[current] or self._trained[current]):
                 continue
             seen.add(current)
             op = self.run.producer(current)
-            if op is None or self.free(op):
-                if self._data[current]:
-                    sources.add(current)
-                continue
-            ops.add(op.index)
-            if len(ops) > _SLICE_LIMIT:
-                return None
-            stack.extend(op.inputs)
-        return Slice(tuple(sorted(ops)), tuple(sorted(sources)))
+            if op is None:
+                (parameters if self.run.values[current].name in self._moving else sources).add(current)
+            elif self._derived[current] and self.free(op):
+                sources.add(current)
+            else:
+                ops.add(op.index)
+                stack.extend(op.inputs)
+        driven = (i for i in sources if self._data[i])
+        return Slice(tuple(sorted(ops)), tuple(sorted(driven)), tuple(sorted(parameters)))
 
     def between(self, start: Slice, end: Op) -> tuple[int, ...]:
-        """The ops that lead from a slice's sources to a later op without passing another layer, the slice's own left out."""
-        values = set(start.sources)
+        """The ops that lead from what a slice starts at to a later op without passing another layer, its own left out."""
+        values = {*start.sources, *start.parameters}
         reached = []
         for op in self.run.ops[min((self.run.values[i].op or 0 for i in values), default=0) : end.index + 1]:
             if values.intersection(op.inputs) and not self.free(op):
@@ -223,11 +199,11 @@ class Flow:
             if current in seen or op is None or not self._data[current]:
                 continue
             seen.add(current)
-            name = base_name(op)
-            if name in _PRODUCTS and not self.free(op) and self._averages(op):
+            name = op.name
+            if name in PRODUCTS and not self.free(op) and self._averages(op):
                 stack.extend((i, way | {"mixture"}) for i in op.inputs if self._data[i])
                 continue
-            if name not in _LINEAR or self.free(op):
+            if name not in LINEAR or self.free(op):
                 found[op.index] = way
                 continue
             varying = [i for i in op.inputs if self._data[i]]
@@ -250,9 +226,9 @@ class Flow:
 
 
 @derived
-def flow(run: Run) -> Flow:
+def dependence(run: Run) -> Dependence:
     """The dependence in a run, computed once."""
-    return Flow(run)
+    return Dependence(run)
 
 
 def _floating(dtype: str) -> bool:

@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import Operator, operator
-from stabdiag.recording.torch_private import run_parts
+from stabdiag.recording.torch_private import run_parts, tree_map
 
 HALF = (torch.float16, torch.bfloat16)
 NARROW = (*HALF, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)

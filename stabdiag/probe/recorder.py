@@ -25,6 +25,7 @@ from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Parameter, Raised, Run, Stats
 
 SEED = 20_000
+_OF_GRADIENT = 64  # values of each parameter's gradient that are kept; models have hundreds of parameters
 
 
 @dataclass
@@ -99,6 +100,7 @@ class Recorder:
         against: Reference | None = None,
         keep_gradients: bool = False,
         within: AbstractContextManager[Any] | None = None,
+        inputs: Inputs | None = None,
     ) -> Run:
         """Run and record one forward and backward pass.
 
@@ -111,13 +113,14 @@ class Recorder:
             against: what this run is compared against.
             keep_gradients: leave `parameter.grad` in place (for an optimizer step).
             within: a context around the model's code, that changes how it runs.
+            inputs: instead of those of the batch, from `inputs()`.
 
         Returns:
             The Run. An exception raised by the user's code ends it early and is told in `run.error`; results up to there stay.
         """
         run = Run(stage.precision.name, mode=stage.mode, seed=seed, step=step, loss_scale=scale)
         seed_everything(SEED + batch)
-        inputs = self.inputs(stage, batch)
+        inputs = self.inputs(stage, batch) if inputs is None else inputs
         replay = self.replays.get((batch, seed, step))
         execute = stage.execute
         if replay is None:
@@ -147,10 +150,13 @@ class Recorder:
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
         buffers = dict(stage.model.named_buffers())
         run.buffers = {n: s for n, s in zip(buffers, stats.measure_all(buffers.values()), strict=True) if s is not None}
+        gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
+        if run.precision in ("float64", "float32") and (batch, seed, step) == (0, 0, 0):
+            sampled = ((name, stats.sample(gradient, _OF_GRADIENT)) for name, gradient in gradients.items())
+            run.gradient_samples = {n: [float(x) / scale for x in values] for n, values in sampled if values is not None}
         kept = keep if keep is not None else Reference()
         kept.outputs = outputs
         if keep is not None or against is not None:
-            gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
             kept.gradients = {n: part(g) / scale for n, g in gradients.items()}
         if against is not None and run.error is None:
             _compare(run, kept, against)
@@ -192,6 +198,7 @@ class Recorder:
         run = tracer.run
         with stage.precision.context(stage.device.type):
             loss, outputs = self._forward(stage, tracer, inputs)
+        run.state = _written(tracer, stage.model)
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
@@ -226,7 +233,8 @@ class Recorder:
         run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             if run.precision in ("float64", "float32"):
-                run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
+                taken = (stats.sample(t) for t in found)
+                run.output_samples = [[float(x) for x in values] for values in taken if values is not None]
             return Outputs([t for t in found if stats.has_memory(t)], against=run.precision in ("float64", "float32"))
 
 
@@ -236,6 +244,12 @@ def _compare(run: Run, kept: Reference, against: Reference) -> None:
     names = [n for n in against.gradients if n in kept.gradients]
     apart = difference([kept.gradients[n] for n in names], [against.gradients[n] for n in names])
     run.gradient_error, run.gradient_projection = apart.error, apart.projection
+
+
+def _written(tracer: Tracer, model: nn.Module) -> dict[str, int]:
+    """What buffers and parameters hold that are not what they were: ids of results by name."""
+    held = {name: tracer.value_of(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {name: i for name, i in held.items() if i is not None and tracer.run.values[i].op is not None}
 
 
 def _raised(tracer: Tracer, error: Exception) -> Raised | None:

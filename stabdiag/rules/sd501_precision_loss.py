@@ -112,6 +112,10 @@ from stabdiag.trace.formats import format_of
 KIND = "rounding"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = (
+    *("centre-first", "direct-difference", "float32-island", "float32-phases", "float64-island"),
+    *("integer-positions", "two-pass-variance"),
+)
 
 _OF_ABSOLUTE_ERROR = frozenset((
     "cos", "sin", "tan", "exp", "exp2", "expm1", "remainder", "fmod", "frac", "floor", "round", "embedding",

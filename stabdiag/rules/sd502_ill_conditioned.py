@@ -109,6 +109,7 @@ from stabdiag.trace.counterpart import reference_of
 KIND = "rounding"
 LEVEL = "model"
 BLOCKS = True
+REMEDIES = ("float32-phases", "residual", "standardise-data", "standardise-input")
 
 
 def check(trace: Trace, *, condition: float = 100.0) -> Iterator[Finding]:

@@ -90,6 +90,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("bce-with-logits", "guarded-log", "logsigmoid", "small-output-init", "stable-form")
 explains = ("SD301", "SD302", "SD304", "SD505", "SD608")
 
 _FIXES = (

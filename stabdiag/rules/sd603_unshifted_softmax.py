@@ -93,6 +93,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("log-softmax", "logaddexp", "logsumexp", "shift-by-maximum", "softmax")
 explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 
 

@@ -72,6 +72,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("logaddexp", "softplus")
 explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 
 

@@ -98,6 +98,10 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = (
+    *("cancel-log-exp", "clamp-exponent", "exp-of-half", "logaddexp", "logsumexp", "positive", "sigmoid", "softmax"),
+    *("softplus",),
+)
 explains = ("SD302", "SD303")
 
 _WHAT = {

@@ -99,6 +99,10 @@ from stabdiag.trace import Op, Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = (
+    *("angle-by-atan2", "clamp-domain", "direct-difference", "epsilon-inside", "exp-of-half", "guarded-root"),
+    *("larger-epsilon", "positive", "sanitise-input", "vector-norm"),
+)
 explains = ("SD102", "SD301", "SD608")
 
 

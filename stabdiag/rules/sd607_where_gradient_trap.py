@@ -69,6 +69,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("sanitise-input",)
 explains = ("SD102", "SD301")
 
 

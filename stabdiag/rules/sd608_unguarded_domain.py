@@ -98,6 +98,11 @@ from stabdiag.trace.ops import Limit, limits
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = (
+    *("bce-with-logits", "cancel-log-exp", "clamp-exponent", "bounded-logarithm", "float32-island", "guarded-division"),
+    *("guarded-log", "guarded-root", "larger-epsilon", "log-softmax", "log1p-domain", "logsigmoid", "logsumexp"),
+    *("module-epsilon", "positive", "sanitise-input", "sigmoid", "slogdet", "softmax", "sum-of-logs", "xlogy"),
+)
 explains = ("SD301", "SD704")
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}

@@ -84,6 +84,7 @@ from stabdiag.trace.formats import FORMATS
 KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
+REMEDIES = ("scale-before",)
 explains = ("SD301", "SD302", "SD303", "SD404")
 
 _PRODUCTS = ("mm", "bmm", "baddbmm")

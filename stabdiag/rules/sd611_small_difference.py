@@ -70,6 +70,7 @@ from stabdiag.trace.formats import FORMATS
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("small-argument", "softplus")
 explains = ("SD304", "SD501", "SD503")
 
 

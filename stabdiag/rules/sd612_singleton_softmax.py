@@ -82,6 +82,7 @@ from stabdiag.trace.dependence import Dependence, dependence
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("right-dimension", "sigmoid-for-softmax")
 explains = ("SD101", "SD103", "SD402", "SD405")
 
 _SOFTMAXES = ("_softmax", "_log_softmax", "_safe_softmax")

@@ -48,6 +48,8 @@ class ScanRequest:
         edited: absolute path -> text that imports see instead of the file's own (a fix on trial).
         after_build: statements about `model` to run once it is built (a fix on trial).
         verbose: keep the scanned code's own output and full tracebacks.
+        script: run the target as a script with these arguments, and probe a step that it takes; None to import the target.
+        at: which step, from 1; keep_going: let the script run on when that step was probed.
     """
 
     target: str
@@ -83,12 +85,17 @@ class ScanRequest:
     edited: dict[str, str] = field(default_factory=dict)
     after_build: list[str] = field(default_factory=list)
     verbose: bool = False
+    script: list[str] | None = None
+    at: int = 1
+    keep_going: bool = False
 
     def with_declared(self, training: Mapping[str, Any]) -> ScanRequest:
         """The request with what the file declares (`SubjectFacts.training`), else the defaults, where it asks for nothing."""
         precisions = self.precisions or list(training.get("precisions", DEFAULT_PRECISIONS))
         loss_scale = training.get("loss_scale") if self.loss_scale is None else self.loss_scale
-        return replace(self, precisions=precisions, loss_scale=loss_scale)
+        clip = training.get("clip") if self.clip is None else self.clip
+        clip_value = training.get("clip_value") if self.clip_value is None else self.clip_value
+        return replace(self, precisions=precisions, loss_scale=loss_scale, clip=clip, clip_value=clip_value)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
@@ -35,6 +36,15 @@ class Construction:
     modules: dict[int, tuple[ReferenceType[nn.Module], Location]] = field(default_factory=dict)
     written: dict[int, list[Location]] = field(default_factory=dict)
     copied: dict[int, Location] = field(default_factory=dict)
+    _writes: _Writes | None = None
+
+    def close(self) -> None:
+        """Note no further writes: what an optimizer does to weights is not their construction."""
+        mode, self._writes = self._writes, None
+        if mode is not None:
+            mode.on = False
+            if _get_current_dispatch_mode() is mode:
+                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call, unused-ignore]
 
     def of_modules(self, model: nn.Module) -> dict[str, Location | None]:
         """Module path -> where it was constructed, None where no line is known."""
@@ -64,9 +74,12 @@ class _Writes(EagerMode):
     def __init__(self, construction: Construction) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._construction = construction
+        self.on = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if not self.on:
+            return result
         info = operator(func)
         targets = [args[i] for i in info.mutates if i < len(args)] if info.mutates else [result]
         for target in targets:
@@ -108,9 +121,11 @@ def recording() -> Iterator[Construction]:
 
     nn.Module.__init__ = noting  # type: ignore[method-assign]
     try:
-        with _Writes(construction):
-            yield construction
+        construction._writes = _Writes(construction)
+        construction._writes.__enter__()  # type: ignore[no-untyped-call, unused-ignore]
+        yield construction
     finally:
+        construction.close()
         nn.Module.__init__ = original  # type: ignore[method-assign]
 
 

@@ -42,9 +42,7 @@ def run(
     Options of stabdiag come before the script, those of the script behind it. What the script prints goes to stderr.
     """
     if not script.is_file():
-        raise UserError(
-            f"{script} does not exist; expected a training script, as in `stabdiag run train.py --epochs 1`"
-        )
+        raise UserError(f"{script} does not exist; expected a training script, as in `stabdiag run train.py --epochs 1`")
     numbers = _numbers(at)
     settings = load(typed(context.params), config=context.params["config"])
     given = list(script_arguments or [])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from stabdiag.subject.capture.tape import Tape
+from stabdiag.subject.capture.tape import Tape, added
 from stabdiag.subject.capture.trees import tensors_in
 from stabdiag.subject.capture.watch import Cycle
 from stabdiag.subject.frames import one_line
@@ -30,8 +30,9 @@ class Models(nn.Module):
         self._parameters.update(free)  # type: ignore[arg-type]  # tensors that require a gradient, as the optimizer has them
 
 
-def subject_of(cycles: list[Cycle], shown: str, device: str = "cpu") -> Subject:
-    """The captured step as a Subject; call it, and use what it gives, inside `rewound(cycles[0])`.
+@contextmanager
+def playing(cycles: list[Cycle], shown: str) -> Iterator[Subject]:
+    """The first captured step as a Subject, while the weights are those that it began with.
 
     Args:
         cycles: the captured steps: the first is played, a second one is another batch where it is the same step.
@@ -40,10 +41,15 @@ def subject_of(cycles: list[Cycle], shown: str, device: str = "cpu") -> Subject:
     Raises:
         SubjectError: kind "load", when the tape cannot be played again.
     """
+    with rewound(cycles[0]):
+        _check(cycles[0].tape, shown)
+        yield _subject(cycles, shown)
+
+
+def _subject(cycles: list[Cycle], shown: str) -> Subject:
     first = cycles[0]
     tape = first.tape
     model, name = _model(first)
-    _check(tape, shown)
     names = _distinct(tape.names)
     batches = [c for c in cycles if c is first or c.tape.signature == tape.signature]
 
@@ -52,9 +58,9 @@ def subject_of(cycles: list[Cycle], shown: str, device: str = "cpu") -> Subject:
         return Inputs((), dict(zip(names, leaves, strict=True)))
 
     def play(model: nn.Module, inputs: Inputs, returned: Returned) -> Tensor:
-        return tape.play(list(inputs.kwargs.values()), returned)
+        return added(tape.play(list(inputs.kwargs.values()), returned))
 
-    lines = list(dict.fromkeys(_line(loss.location) for loss in tape.losses))
+    lines = list(dict.fromkeys(_line(tape.nodes[loss.of[0][0].node].location or loss.location) for loss in tape.losses))
     count = len(tape.losses)
     what = lines[0] if len(lines) == 1 else f"{len(lines)} losses"
     steps = f"step {first.step}" + (f" and step {batches[1].step}" if len(batches) > 1 else "")
@@ -170,7 +176,7 @@ def _check(tape: Tape, shown: str) -> None:
     try:
         leaves = [leaf.clone().requires_grad_(leaf.requires_grad) for leaf in tape.leaves]
         with torch.enable_grad(), _buffers_kept(tape):
-            loss = tape.play(leaves, lambda output: None, as_recorded=True)
+            losses = tape.play(leaves, lambda output: None, as_recorded=True)
     except Exception as error:
         raise SubjectError(
             f"the captured step of {shown} cannot be played again ({one_line(error)}): put the model, its loss and a "
@@ -179,8 +185,9 @@ def _check(tape: Tape, shown: str) -> None:
         ) from error
     finally:
         torch.set_rng_state(state)
-    expected, value = sum(entry.value for entry in tape.losses), float(loss.detach())
-    if not loss.requires_grad:
+    first = [(entry.value, float(loss.detach())) for entry, loss in zip(tape.losses, losses, strict=True) if not entry.later]
+    expected, value = sum(e for e, _ in first), sum(v for _, v in first)
+    if not any(loss.requires_grad for loss in losses):
         raise SubjectError(f"the loss that {shown} differentiates depends on no parameter that an optimizer steps.", "load")
     wide = any(node.autocast is not None for node in tape.nodes)
     close = abs(value - expected) <= (0.05 if wide else TOLERANCE) * max(abs(expected), 1e-6)

@@ -28,6 +28,12 @@ _IN_PLACE = (
     "__ior__",
     "__iand__",
 )
+# Functions that move, select or convert data without computing with it.
+_MOVES = frozenset({
+    "__getitem__", "index_select", "stack", "cat", "concat", "to", "float", "double", "long", "clone", "view", "reshape",
+    "unsqueeze", "squeeze", "flatten", "permute", "transpose", "contiguous", "detach", "gather", "take", "narrow", "chunk",
+    "split", "unbind", "pin_memory", "cuda", "cpu", "expand", "repeat", "as_tensor", "tensor", "t", "type",
+})  # fmt: skip
 
 
 class TapeRecorder(TorchFunctionMode):
@@ -101,8 +107,7 @@ class TapeRecorder(TorchFunctionMode):
         mutates = mutates and bool(args) and isinstance(args[0], Tensor)
         if not self._active(call, args, kwargs) or (mutates and isinstance(args[0], nn.Parameter)):
             result = call(*args, **kwargs)
-            for tensor in tensors_in(result):
-                self._where[id(tensor)] = weakref.ref(tensor), here(past_ours=True)
+            self._note_origin(name, args, result)
             return result
         if isinstance(call, nn.Module):
             for buffer in call.buffers():
@@ -130,6 +135,21 @@ class TapeRecorder(TorchFunctionMode):
             self._kept.append(tensor)
         return result
 
+    def _note_origin(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """Remember the line that made data; what only moves or selects it keeps the line of its source."""
+        at: Location | None = None
+        source = next(tensors_in(args), None) if name in _MOVES else None
+        if source is not None:
+            at = self._origin(source)
+        for tensor in tensors_in(result):
+            if at is None:
+                at = here(past_ours=True)
+            self._where[id(tensor)] = weakref.ref(tensor), at
+
+    def _origin(self, tensor: Tensor) -> Location | None:
+        known, at = self._where.get(id(tensor), (None, None))
+        return at if known is not None and known() is tensor else None
+
     def _active(self, call: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a result depends on a parameter or on something that is differentiated."""
         if isinstance(call, nn.Module) and next(call.parameters(), None) is not None:
@@ -147,14 +167,13 @@ class TapeRecorder(TorchFunctionMode):
             self.tape.leaves.append(copy)
             self.tape.names.append(name)
             self._kept.append(tensor)
-            known, at = self._where.get(id(tensor), (None, None))
-            self.lines[id(copy)] = at if known is not None and known() is tensor else None
+            self.lines[id(copy)] = self._origin(tensor)
         return given
 
     # -- losses ---------------------------------------------------------------------------------------------------------
 
-    def differentiated(self, tensors: Any, gradients: Any) -> Loss | None:
-        """Note what backward() was called on; None where it is not on the tape."""
+    def differentiated(self, tensors: Any, gradients: Any, later: bool) -> Loss | None:
+        """Note what backward() was called on, `later` than an optimizer's step; None where it is not on the tape."""
         several = list(tensors) if isinstance(tensors, list | tuple) else [tensors]
         given = list(gradients) if isinstance(gradients, list | tuple) else [gradients] * len(several)
         found: list[tuple[Made, Tensor | None]] = []
@@ -165,7 +184,7 @@ class TapeRecorder(TorchFunctionMode):
                 return None
             found.append((made, None if gradient is None or tensor.numel() == 1 else gradient.detach().clone()))
             total += float((tensor if found[-1][1] is None else tensor * gradient).detach().sum())
-        loss = Loss(found, here(past_ours=True), total)
+        loss = Loss(found, here(past_ours=True), total, later)
         self.tape.losses.append(loss)
         return loss
 

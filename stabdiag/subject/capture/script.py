@@ -22,12 +22,18 @@ STACK = 256 << 20
 
 
 def run(
-    path: Path, arguments: Sequence[str], at: int, play: Callable[[list[Cycle]], None], *, keep_going: bool = False
+    path: Path,
+    arguments: Sequence[str],
+    at: int,
+    play: Callable[[list[Cycle]], None],
+    *,
+    keep_going: bool = False,
+    stubborn: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a script as `python path arguments` would, capture step `at` and the one after it, and call `play` with both.
 
     `play` runs in a thread of its own while the script waits: none of the script's modes (autocast, no_grad) is on there. Then
-    the script is ended, or with `keep_going` runs on.
+    the script is ended, or with `keep_going` runs on. A script that catches what ends it is left to `stubborn`.
 
     Raises:
         SubjectError: kind "load": the script failed or ended before the step, or the step cannot be captured.
@@ -51,7 +57,7 @@ def run(
             raise Ended
         return False
 
-    watch = Watch(at, captured)
+    watch = Watch(at, captured, stubborn)
     problem: Exception | SystemExit | None = None
     with watch.watching(), _eager():
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -76,12 +76,14 @@ class Loss:
         of: the tensors, each with the gradient it was given (None for a scalar's own 1).
         location: the line that called backward().
         value: the sum that was differentiated, as the script had it.
+        later: an optimizer stepped between the beginning of the tape and it, so that played again it has another value.
         into: identities of the parameters whose gradients an optimizer took from it; None for all.
     """
 
     of: list[tuple[Made, Tensor | None]]
     location: Location | None
     value: float
+    later: bool = False
     into: set[int] | None = None
 
 
@@ -94,8 +96,8 @@ class Tape:
     names: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
 
-    def play(self, leaves: Sequence[Tensor], returned: Returned, *, as_recorded: bool = False) -> Tensor:
-        """The sum of the losses, computed again from other leaves.
+    def play(self, leaves: Sequence[Tensor], returned: Returned, *, as_recorded: bool = False) -> list[Tensor]:
+        """The losses, computed again from other leaves.
 
         Args:
             leaves: in the place of the tape's own.
@@ -116,16 +118,15 @@ class Tape:
                 made.append([args[0]] if node.mutates else list(tensors_in(result)))
                 if node.is_model:
                     returned(result)
-            terms = []
+            losses = []
             for loss in self.losses:
                 with source.standing_at(loss.location):
-                    for reference, gradient in loss.of:
-                        value = resolve(reference)
-                        terms.append(value.reshape(()) if gradient is None else (value * gradient.to(value)).sum())
-            total = terms[0]
-            for term in terms[1:]:
-                total = total + term
-        return total
+                    terms = [
+                        value.reshape(()) if gradient is None else (value * gradient.to(value)).sum()
+                        for value, gradient in ((resolve(reference), gradient) for reference, gradient in loss.of)
+                    ]
+                    losses.append(added(terms))
+        return losses
 
     def pruned(self) -> Tape:
         """Only what leads to a loss, and only for the parameters whose optimizer takes its gradient."""
@@ -170,10 +171,7 @@ class Tape:
             if wanted is not None and isinstance(node.call, nn.Module):
                 node.frozen = [p for p in node.call.parameters() if p.requires_grad and id(p) not in wanted]
             nodes.append(node)
-        losses = [
-            Loss([(Made(position[r.node], r.slot), g) for r, g in loss.of], loss.location, loss.value, loss.into)
-            for loss in self.losses
-        ]
+        losses = [replace(loss, of=[(Made(position[r.node], r.slot), g) for r, g in loss.of]) for loss in self.losses]
         return Tape(nodes, [self.leaves[i] for i in used], [self.names[i] for i in used], losses)
 
     @property
@@ -181,6 +179,14 @@ class Tape:
         """What two steps must share to be two batches of the same step."""
         calls = [(id(n.call) if isinstance(n.call, nn.Module) else n.call, n.mutates, _shape_of(n)) for n in self.nodes]
         return [calls, [(tuple(t.shape), t.dtype) for t in self.leaves], [[r for r, _ in loss.of] for loss in self.losses]]
+
+
+def added(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars, the only one as it is."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 def _called(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], as_recorded: bool) -> Any:

@@ -40,7 +40,7 @@ class Stepping:
     """An optimizer of the script in one cycle.
 
     Attributes:
-        steps: how many it has taken; repeated: how many of them in this cycle after its first.
+        steps: how many it has taken; repeated: how many of them in this cycle after its first; turn: how many stepped before.
         taken: the losses whose gradients it stepped with, by index; None while it has not stepped.
         before: its parameters and what they held before its step; copy: the optimizer itself, its state likewise.
     """
@@ -49,6 +49,7 @@ class Stepping:
     location: Location | None
     steps: int = 0
     repeated: int = 0
+    turn: int = 0
     waiting: set[int] = field(default_factory=set)
     taken: set[int] | None = None
     before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Cycle:
 
     Attributes:
         tape: pruned to what leads to its losses; step: its number, from 1.
-        optimizers: copies, with the state they had before the step; made_at: the line that constructed the first.
+        optimizers: copies in the order of their steps, with the state before; made_at: the line that constructed the first.
         before: every parameter and buffer that the script changed since, and what it held.
         modules: the author's modules in sight of backward(), with names, the largest first.
         missing: lines of optimizers that took no step.
@@ -87,9 +88,10 @@ class Watch:
     Args:
         at: which step, from 1.
         captured: told each whole cycle from step `at` on, until it raises Ended or returns False.
+        stubborn: called where the script catches Ended again and again.
     """
 
-    def __init__(self, at: int, captured: Callable[[Cycle], bool]) -> None:
+    def __init__(self, at: int, captured: Callable[[Cycle], bool], stubborn: Callable[[], None] = lambda: None) -> None:
         self.at = at
         self.problem = ""
         self.steps = 0
@@ -99,7 +101,9 @@ class Watch:
         self._optimizers: list[Stepping] = []
         self._modules: list[tuple[str, nn.Module]] = []
         self._recording = False
-        self._done = False
+        self._done = self._ended = False
+        self._caught = 0
+        self._stubborn = stubborn
         self._clip: float | None = None
         self._clip_value: float | None = None
         self._scale: float | None = None
@@ -131,7 +135,7 @@ class Watch:
             return
         for _, optimizer in self._alive():
             self._own(optimizer)
-        loss = self._recorder.differentiated(tensors, gradients)
+        loss = self._recorder.differentiated(tensors, gradients, any(one.taken is not None for one, _ in self._alive()))
         if loss is None:
             at = here(past_ours=True)
             where = f" in line {at.line}" if at is not None else ""
@@ -154,8 +158,7 @@ class Watch:
 
     def _stepping(self, optimizer: Optimizer) -> None:
         """An optimizer is about to step: its gradients are final."""
-        if self._done:
-            raise Ended
+        self._end_again()
         one = next((one for one, known in self._alive() if known is optimizer), None)
         if one is None:
             self._made(optimizer)
@@ -163,6 +166,7 @@ class Watch:
         if not self._recording:
             return
         if one.taken is None:
+            one.turn = sum(other.taken is not None for other in self._optimizers)
             one.taken, one.waiting = one.waiting, set()
             one.before = [(p, p.detach().clone()) for p in _parameters(optimizer)]
             one.copy = copied(optimizer)
@@ -184,9 +188,14 @@ class Watch:
         tape = self._recorder.stop()
         self._recording = False
         stepped = [(one, o) for one, o in self._alive() if one.taken is not None]
+        stepped.sort(key=lambda item: item[0].turn)
         if tape.losses and any(one.taken for one, _ in stepped):
             cycle = self._cycle(tape, stepped)
-            self._done = not self._captured(cycle)
+            try:
+                self._done = not self._captured(cycle)
+            except Ended:
+                self._ended = True
+                raise
         elif not self.problem:
             self.problem = "an optimizer steps, but backward() was not called for it"
 
@@ -207,6 +216,14 @@ class Watch:
             self._clip_value,
             self._scale,
         )
+
+    def _end_again(self) -> None:
+        """End a script that caught Ended: a bare `except:` around each step would catch it for ever."""
+        if self._ended:
+            self._caught += 1
+            if self._caught > 2:
+                self._stubborn()
+            raise Ended
 
     def finish(self) -> None:
         """The script has ended: a cycle in which only some optimizers stepped is all there will be."""
@@ -238,8 +255,7 @@ class Watch:
                 module_zeroing(self, *args, **kwargs)
 
             def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> None:
-                if watch._done:
-                    raise Ended
+                watch._end_again()
                 watch._differentiated(tensors, grad_tensors)
                 differentiating(tensors, grad_tensors, *args, **kwargs)
 

@@ -1,4 +1,4 @@
-# expect: SD302 error
+# expect: SD301,SD302 error
 import torch
 from torch import nn
 

@@ -47,6 +47,8 @@ class ScanRequest:
         try_fixes: prove the suggested fixes by applying each to a copy and probing again.
         edited: absolute path -> text that imports see instead of the file's own (a fix on trial).
         after_build: statements about `model` to run once it is built (a fix on trial).
+        states: values of inputs, parameters and results to run the model with (what broke the original of a fix on trial).
+        descent: optimizer steps in float32 whose losses are noted (a fix on trial that changes the function).
         verbose: keep the scanned code's own output and full tracebacks.
         script: run the target as a script with these arguments, and probe a step that it takes; None to import the target.
         at: which step, from 1; keep_going: let the script run on when that step was probed.
@@ -84,6 +86,8 @@ class ScanRequest:
     try_fixes: bool = False
     edited: dict[str, str] = field(default_factory=dict)
     after_build: list[str] = field(default_factory=list)
+    descent: int = 0
+    states: list[list[dict[str, Any]]] = field(default_factory=list)
     verbose: bool = False
     script: list[str] | None = None
     at: int = 1

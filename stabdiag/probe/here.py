@@ -22,7 +22,7 @@ from stabdiag.subject.construction import Construction, recording
 from stabdiag.subject.device import resolve
 from stabdiag.subject.live import live
 from stabdiag.subject.load import load, shown_path
-from stabdiag.subject.overlay import install
+from stabdiag.subject.overlay import overlay
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Location, Trace
 
@@ -41,22 +41,22 @@ def probe_file(
     """
     progress("load", 0.0)
     stats.warm_up()
-    install(request.edited)
-    if request.script is not None:
-        return _probe_script(request, progress, save, stubborn)
-    with recording() as construction:
-        subject = load(
-            request.target,
-            arguments=request.arguments,
-            input_specs=request.inputs,
-            data=request.data,
-            weights=request.weights,
-            device=request.device,
-        )
-        data = {name: construction.outermost(tensor) for name, tensor in named_tensors(subject.batch(0))}
-    _run_after_build(subject, request.after_build)
-    _multiply_loss(subject, request.loss_factor)
-    return _probe(subject, construction, data, request, progress, save)
+    with overlay(request.edited):
+        if request.script is not None:
+            return _probe_script(request, progress, save, stubborn)
+        with recording() as construction:
+            subject = load(
+                request.target,
+                arguments=request.arguments,
+                input_specs=request.inputs,
+                data=request.data,
+                weights=request.weights,
+                device=request.device,
+            )
+            data = {name: construction.outermost(tensor) for name, tensor in named_tensors(subject.batch(0))}
+        _run_after_build(subject, request.after_build)
+        _multiply_loss(subject, request.loss_factor)
+        return _probe(subject, construction, data, request, progress, save)
 
 
 def _probe_script(

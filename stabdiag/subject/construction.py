@@ -13,11 +13,11 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
 from stabdiag.recording.source import callers, here
+from stabdiag.recording.torch_private import is_innermost
 from stabdiag.trace import Location, Parameter
 
 _COPIES = ("clone", "_to_copy")
@@ -45,7 +45,7 @@ class Construction:
         mode, self._writes = self._writes, None
         if mode is not None:
             mode.on = False
-            if _get_current_dispatch_mode() is mode:
+            if is_innermost(mode):
                 mode.__exit__(None, None, None)  # type: ignore[no-untyped-call, unused-ignore]
 
     def of_modules(self, model: nn.Module) -> dict[str, Location | None]:

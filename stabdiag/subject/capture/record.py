@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stabdiag.recording.source import here
+from stabdiag.recording.torch_private import leave
 from stabdiag.subject.capture.tape import Given, Loss, Made, Node, Tape
 from stabdiag.subject.capture.trees import mapped, tensors_in
 from stabdiag.trace import Location
@@ -76,7 +77,7 @@ class TapeRecorder(TorchFunctionMode):
             self._on = False
             nn.Module.__call__ = self._call  # type: ignore[method-assign]
             torch.autograd.Function.apply = self._apply  # type: ignore[method-assign]
-            _remove(self)
+            leave(self)
         tape, self._values, self._kept = self.tape, {}, []
         return tape
 
@@ -217,18 +218,6 @@ def _applying(recorder: TapeRecorder, original: Any) -> Any:
         return recorder.called(cls.apply, args, kwargs)
 
     return apply
-
-
-def _remove(mode: TapeRecorder) -> None:
-    """Take the mode off torch's stack, wherever in it it is: the author may have entered others since."""
-    above = []
-    while torch._C._len_torch_function_stack() > 0:
-        top = torch._C._pop_torch_function_stack()
-        if top is mode:
-            break
-        above.append(top)
-    for other in reversed(above):
-        torch._C._push_on_torch_function_stack(other)
 
 
 def _argument_names(module: nn.Module, args: tuple[Any, ...]) -> list[str]:

@@ -6,7 +6,7 @@ the import an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib import import_module
@@ -53,6 +53,8 @@ _function_modes, _push_function_mode, _pop_function_mode = (
     _find(f"_C.{name}", "a script that is watched cannot enter modes of its own")
     for name in ("_len_torch_function_stack", "_push_on_torch_function_stack", "_pop_torch_function_stack")
 )
+_has_kernel = _find("_C._dispatch_has_kernel_for_dispatch_key", "what a device runs as several kernels rounds only once")
+_composed = _find("_C.DispatchKey.CompositeExplicitAutograd")
 _scale, _norms = _find("_foreach_mul_"), _find("_foreach_norm")
 
 
@@ -71,6 +73,19 @@ def number_of(node: Any) -> int:
     """The number of an autograd node, counted up as nodes are made; no node's where it has none."""
     number = getattr(node, "_sequence_nr", None)
     return int(number()) if number is not None else -2
+
+
+def composed(func: Any) -> bool:
+    """Whether an overload is implemented by other operators on every device instead of by a kernel for each."""
+    if _has_kernel is None or _composed is None:
+        return False
+    name = func.name()
+    return bool(_has_kernel(name, _composed.name)) and not any(_has_kernel(name, device) for device in ("CPU", "CUDA"))
+
+
+def run_parts(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Run a composed overload such that a dispatch mode that is entered sees the operators that it is composed of."""
+    return func._op_dk(_composed, *args, **kwargs)
 
 
 @contextmanager

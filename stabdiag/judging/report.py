@@ -104,6 +104,11 @@ class Replayed:
     path: str = ""
     line: int = 0
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it begins."""
+        return self.path, self.line
+
 
 @dataclass(slots=True)
 class Samples:

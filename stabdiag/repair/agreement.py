@@ -18,6 +18,9 @@ replaces differ by rounding only; the rest is room for epsilons, which lie a tho
 (`stabdiag.repair.margins`)."""
 ROUNDING = 1e-10
 """A gradient this much smaller than that of all parameters together is 0 but for rounding (a bias in front of a softmax)."""
+CANCELLED = 1e-12
+"""So is one that changes the loss by less than this share of it per unit of the parameter: terms of the loss's own size have
+cancelled to some 40 of 53 bits."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,10 @@ def _gradients(before: Samples, after: Samples) -> float | Refused | None:
     if before.gradients.keys() != after.gradients.keys():
         other = sorted(before.gradients.keys() ^ after.gradients.keys())[0]
         return Refused(Reason.NOT_COMPARABLE, f"the gradient of {other}")
-    floor = ROUNDING * sqrt(sum(norm**2 for norm in norms.values()))
-    if norms and floor == 0.0:
+    size = sqrt(sum(norm**2 for norm in norms.values()))
+    if norms and size == 0.0:
         return Refused(Reason.NOT_COMPARABLE, "gradients that are all 0")
+    floor = max(ROUNDING * size, CANCELLED * abs(before.loss or 0.0))
     worst: float | None = None
     for name, values in before.gradients.items():
         difference = _relative(values, after.gradients[name], floor)

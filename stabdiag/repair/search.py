@@ -183,7 +183,7 @@ class _Search:
         full = attempt.state.request(self.request)
         if (cheap := _cheap(attempt, full, current)) is not None:
             report = self.scan(cheap)
-            if (refused := screen(attempt.finding, current, report)) is not None:
+            if (refused := screen(attempt, current, report)) is not None:
                 _settle(attempt, refused, current, report)
                 return
         if needs_descent(attempt, current):
@@ -236,11 +236,12 @@ def _different(attempts: list[Attempt]) -> list[Attempt]:
 
 
 def _uncovered(attempt: Attempt) -> Finding | None:
-    """What stands in the way of an attempt that repaired its own place: another finding, or the same one elsewhere."""
+    """What stands in the way of an attempt that repaired its own place: a new finding, the place where the original's state
+    breaks the model still, or the same finding elsewhere."""
     proof = attempt.proof
     if not isinstance(proof, Refused) or proof.finding is None:
         return None
-    if proof.reason is Reason.NEW_FINDING:
+    if proof.reason in (Reason.NEW_FINDING, Reason.BREAKS_AGAIN):
         return proof.finding
     elsewhere = attempt.text is not None and not attempt.edited(proof.finding.location)
     return proof.finding if proof.reason is Reason.STILL_FOUND and elsewhere else None

@@ -27,6 +27,8 @@ def _proven(proof: Proven) -> list[str]:
     elif proof.difference is not None:
         agree = f"agree within {proof.difference:.0e}" if proof.difference else "are unchanged"
         said.append(f"outputs, loss and gradients {agree}")
+    if proof.uncovers:
+        said.append(f"uncovers {proof.uncovers}, which was there before")
     return said
 
 

@@ -8,6 +8,9 @@ from enum import Enum, auto
 from stabdiag.errors import ScanError
 from stabdiag.finding import Finding
 
+STEPS = 20
+"""Optimizer steps over which the losses of a model that changed by design are compared."""
+
 
 class Reason(Enum):
     """Why an attempt is not proven."""

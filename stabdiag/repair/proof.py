@@ -18,8 +18,6 @@ from stabdiag.repair.attempt import Attempt
 from stabdiag.repair.outcome import Proof, Proven, Reason, Refused
 from stabdiag.rule import rule_of
 
-DESCENT = 20
-"""Steps over which the loss of a model that changed by design is compared."""
 SLACK = 0.02
 """Share of the original's fall by which the loss may stay above: steps on one batch repeat to within a hundredth."""
 OF_THE_FUNCTION = ("start", "depth", "activation")

@@ -23,8 +23,8 @@ from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.attempt import Attempt, State, apply, candidates
 from stabdiag.repair.measured import measured
-from stabdiag.repair.outcome import Proof, Proven, Reason, Refused, Untested
-from stabdiag.repair.proof import DESCENT, is_loud, judge, like, needs_descent, screen
+from stabdiag.repair.outcome import STEPS, Proof, Proven, Reason, Refused, Untested
+from stabdiag.repair.proof import is_loud, judge, like, needs_descent, screen
 from stabdiag.repair.wording import words
 from stabdiag.rule import KINDS, rule_of
 from stabdiag.settings.request import ScanRequest
@@ -187,7 +187,7 @@ class _Search:
                 _settle(attempt, refused, current, report)
                 return
         if needs_descent(attempt, current):
-            full = replace(full, descent=DESCENT)
+            full = replace(full, descent=STEPS)
             self._measure_descent(attempt, current)
         report = self.scan(replace(full, states=_states([*self.repaired, attempt.finding])))
         _settle(attempt, judge(attempt, current, report), current, report)
@@ -198,7 +198,7 @@ class _Search:
             base = attempt.steps[0]
             state = replace(base.state, texts=_texts_before(base))
             full = state.request(self.request)
-            small = replace(full, precisions=["float32"], batches=1, seeds=1, steps=0, descent=DESCENT)
+            small = replace(full, precisions=["float32"], batches=1, seeds=1, steps=0, descent=STEPS)
             current.descent = self.scan(small).descent
 
 

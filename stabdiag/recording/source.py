@@ -6,6 +6,8 @@ import linecache
 import site
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import CodeType
@@ -78,6 +80,19 @@ def _location(at: _Site) -> Location:
     )
 
 
+_standing_for: list[Location | None] = []
+
+
+@contextmanager
+def standing_for(location: Location | None) -> Iterator[None]:
+    """While a call of the author's is made in their place, ops outside of any file of theirs belong to this line."""
+    _standing_for.append(location)
+    try:
+        yield
+    finally:
+        _standing_for.pop()
+
+
 def here() -> Location | None:
     """Where the running op was called: the innermost frame in the user's own files, else in a library, else None.
 
@@ -101,6 +116,8 @@ def here() -> Location | None:
             if owner == "library" and library is None:
                 library, instruction = code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
+    if _standing_for and (line := _standing_for[-1]) is not None:
+        return line
     return _location((library, instruction, library, instruction)) if library is not None else None
 
 

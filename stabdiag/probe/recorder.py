@@ -14,12 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stabdiag.probe.guest import as_found, seed_everything
 from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
 from stabdiag.recording import stats
+from stabdiag.recording.numerical import about_numbers
 from stabdiag.recording.reference import Reference, distance, part
 from stabdiag.recording.replay import Replay
+from stabdiag.recording.source import of_exception
 from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.subject import Inputs, Subject
-from stabdiag.trace import Parameter, Run, Stats
+from stabdiag.trace import Parameter, Raised, Run, Stats
 
 SEED = 20_000
 
@@ -130,6 +132,7 @@ class Recorder:
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
             run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            run.raised = _raised(tracer, error)
         at_parameters = [m for m in wanted if isinstance(m, ParameterMeasurement)]
         run.parameters = parameters(stage.model, scale, at_parameters, tracer.stats_of)
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
@@ -218,6 +221,18 @@ class Recorder:
             if run.precision in ("float64", "float32"):
                 run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
             return [part(t) for t in found if stats.has_memory(t)]
+
+
+def _raised(tracer: Tracer, error: Exception) -> Raised | None:
+    """The exception with its place and what it was about, when it is about numbers."""
+    name, tensors = tracer.last
+    facts = about_numbers(error, name, tensors)
+    if facts is None:
+        return None
+    op = next((op for op in reversed(tracer.run.ops) if op.name == name), None)
+    source = tracer.run.ops[op.forward] if op is not None and op.forward is not None else op
+    location = of_exception(error) or (source.location if source is not None else None)
+    return Raised(op.index if op is not None else None, location, " ".join(str(error).split())[:300], facts)
 
 
 def backward(loss: Tensor, scale: float) -> None:

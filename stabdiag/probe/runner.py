@@ -76,7 +76,8 @@ def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Referenc
     if run.error is None:
         trace.runs.append(run)
         return reference
-    trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
+    if run.raised is None:  # that float32 has to say, too
+        trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
     recorder.replays.clear()
     return Reference()
 
@@ -120,7 +121,7 @@ def _low_precision(recorder: Recorder, trace: Trace, name: str, reference: Refer
     scale = recommended_scale(trace, name)
     with recorder.stage(name) as stage:
         run = recorder.record(stage, against=reference, scale=scale)
-    if run.error is not None and _not_about_numbers(run):
+    if run.error is not None and run.raised is None and _not_about_numbers(run):
         trace.not_run.append(NotRun(name, run.error))
     trace.runs.append(run)  # also when it broke: what was recorded up to there may say why
 

@@ -121,6 +121,16 @@ def here() -> Location | None:
     return _location((library, instruction, library, instruction)) if library is not None else None
 
 
+def of_exception(error: BaseException) -> Location | None:
+    """The innermost line of the user's own that an exception passed through; None where there is none."""
+    found, at = None, error.__traceback__
+    while at is not None:
+        if _owner(at.tb_frame.f_code.co_filename) == "user":
+            found = (at.tb_frame.f_code, at.tb_lasti, None, 0)
+        at = at.tb_next
+    return None if found is None else _location(found)
+
+
 def callers(most: int = 8) -> list[Location]:
     """The frames in the user's own files that led here, innermost first, at most so many; [] where there is none."""
     found: list[Location] = []

@@ -25,6 +25,7 @@ from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.facts import Facts
 from stabdiag.recording.layout import unit_dim
 from stabdiag.recording.module_stack import ModuleStack
+from stabdiag.recording.numerical import CHECKED, LinAlgError
 from stabdiag.recording.operator import Operator, operator
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.rule import Measurement
@@ -71,6 +72,8 @@ class Tracer(EagerMode):
         self._execute = execute
         self._compare = compare
         self._statistics = statistics
+        self.last: tuple[str, list[Tensor]] = ("", [])
+        """The op that ran last, or raised, and what it was given."""
         self._known: dict[_Key, int] = {}
         self._detached: dict[_Key, int] = {}  # same memory, but the author (or autograd's saved outputs) cut the gradient
         self._written: dict[int, tuple[int, _Key]] = {}
@@ -142,13 +145,20 @@ class Tracer(EagerMode):
         if not info.traced or (self.phase == "backward" and info.name == "detach"):
             return func(*args, **kwargs)
         tensors, attributes = _arguments(info, args, kwargs)
+        if info.name != "detach":  # autograd saves an output before it is checked
+            self.last = (info.name, tensors)
         inputs = [self._lookup(t) for t in tensors]
         wanted = self.facts.wanted(info.name, self.phase)
         if info.mutates and any(m.reads_inputs for m in wanted):
             tensors = [t.clone() for t in tensors]
         if info.mutates:
             stats.launch(before_writing=_written(info, args))
-        result = self._execute(func, info, args, kwargs)
+        try:
+            result = self._execute(func, info, args, kwargs)
+        except Exception as error:
+            if info.name in CHECKED or isinstance(error, LinAlgError):
+                self._record(info, inputs, attributes)  # what raised because of its numbers belongs in the record
+            raise
         op = self._record(info, inputs, attributes)
         op.tracked = any(t.requires_grad for t in tensors)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]

@@ -68,7 +68,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         return SubjectReport(SubjectFacts(path, name, 0, "", ""), error=error)
     base = trace.run("float32")
     reference = trace.run("float64") or base
-    if error is None and base is not None and base.error is not None and not base.outputs:
+    if error is None and base is not None and base.error is not None and not base.outputs and base.raised is None:
         cure = "; move what the code makes to the device, or scan with --device cpu" if "same device" in base.error else ""
         error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
     rules = selected(request.select, request.extend_select, request.ignore)

@@ -36,11 +36,12 @@ def live(model: nn.Module, inputs: Any = None, loss: Any = None) -> Subject:
         source_file.example_inputs = inputs if callable(inputs) else lambda: inputs  # type: ignore[attr-defined]
     with seeded(0):
         source = find_inputs(model, source_file, name, [], None)
-        goal = (
-            objective.declared(loss, source.output)
-            if loss is not None
-            else objective.chosen(source.output, source.batch(0), model)
-        )
+        if source.broke:
+            goal = objective.unseen(loss, model)
+        elif loss is not None:
+            goal = objective.declared(loss, source.output)
+        else:
+            goal = objective.chosen(source.output, source.batch(0), model)
     facts = SubjectFacts(
         path=name,
         name=name,

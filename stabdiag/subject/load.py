@@ -170,6 +170,8 @@ def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[ob
     loss = getattr(module, "loss", None)
     function = _contract(module, "loss")
     ignored = ""
+    if source.broke:
+        return objective.unseen(function, model), ""
     if function is not None:
         return objective.declared(function, source.output), ""
     if loss is not None:

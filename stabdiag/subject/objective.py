@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.inputs.specification import balanced
+from stabdiag.subject.inputs.trial import numbers_break
 from stabdiag.subject.outputs import leaves, made_by, normalised, own_loss, parts_of, shown
 from stabdiag.subject.subject import Inputs, SubjectError
 
@@ -44,9 +45,12 @@ def declared(loss: Callable[[Any], torch.Tensor], output: Any) -> Objective:
     Raises:
         SubjectError: kind "forward", when it raises or is no scalar.
     """
+    objective = Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
     try:
         value = loss(output)
     except Exception as error:
+        if numbers_break(loss, output):
+            return objective
         raise SubjectError(
             f"loss(output) raises {one_line(error)}{place(error)}; repair it for the output the model has.",
             "forward",
@@ -57,7 +61,21 @@ def declared(loss: Callable[[Any], torch.Tensor], output: Any) -> Objective:
     if value.numel() != 1:
         shape = "×".join(map(str, value.shape))
         raise SubjectError(f"loss(output) returned a tensor of {shape}; expected a scalar, for example its .mean().", "forward")
-    return Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
+    return objective
+
+
+def unseen(loss: Callable[[Any], torch.Tensor] | None, model: nn.Module) -> Objective:
+    """The objective of a model whose numbers break before there is an output: the declared one, or one for the first output
+    that some precision gets to."""
+    if loss is not None:
+        return Objective(lambda out, _: loss(out).reshape(()), "loss(output) of the file", "declared by the author", True)
+    found: list[Objective] = []
+
+    def decided(out: Any, inputs: Inputs) -> torch.Tensor:
+        found[:] = found or [chosen(out, inputs, model)]
+        return found[0].loss(out, inputs)
+
+    return Objective(decided, "none so far", "the model raised before it had an output")
 
 
 def chosen(output: Any, inputs: Inputs, model: nn.Module) -> Objective:

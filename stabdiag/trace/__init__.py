@@ -6,8 +6,21 @@ dataclasses of numbers, strings, lists and dicts, so it can be written to a file
 """
 
 from stabdiag.trace.ops import DISCRETE
-from stabdiag.trace.run import Location, Op, Parameter, Run, Value
+from stabdiag.trace.run import Location, Op, Parameter, Raised, Run, Value
 from stabdiag.trace.stats import Stats, merged
 from stabdiag.trace.trace import NotRun, SubjectFacts, Trace
 
-__all__ = ["DISCRETE", "Location", "NotRun", "Op", "Parameter", "Run", "Stats", "SubjectFacts", "Trace", "Value", "merged"]
+__all__ = [
+    "DISCRETE",
+    "Location",
+    "NotRun",
+    "Op",
+    "Parameter",
+    "Raised",
+    "Run",
+    "Stats",
+    "SubjectFacts",
+    "Trace",
+    "Value",
+    "merged",
+]

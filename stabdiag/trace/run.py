@@ -132,6 +132,22 @@ class Parameter:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Raised:
+    """An exception about numbers that ended a run: a matrix that cannot be factorised, a value that something refuses.
+
+    Attributes:
+        op: index of the op it is about, None where no op ran; location: the author's line.
+        message: what the exception says, one line.
+        facts: what was given and demanded (`stabdiag.recording.numerical.about_numbers`).
+    """
+
+    op: int | None
+    location: Location | None
+    message: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Run:
     """One probed precision, seed and training step.
@@ -152,6 +168,7 @@ class Run:
         output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
             gradient_cosine likewise. None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        raised: set as well where it broke because of its numbers.
     """
 
     precision: str
@@ -173,6 +190,7 @@ class Run:
     gradient_error: float | None = None
     gradient_cosine: float | None = None
     error: str | None = None
+    raised: Raised | None = None
 
     @property
     def nonfinite_gradient(self) -> str | None:

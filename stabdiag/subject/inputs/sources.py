@@ -33,7 +33,7 @@ INFERRED_BATCHES = 8
 
 @dataclass(frozen=True)
 class Source:
-    """Where inputs come from, and what the model returned for the first batch."""
+    """Where inputs come from, and what the model returned for the first batch; `broke`: its numbers made it raise instead."""
 
     batch: Callable[[int], Inputs]
     batches: int
@@ -41,6 +41,7 @@ class Source:
     why: str
     declared: bool
     output: Any
+    broke: bool = False
 
 
 def find_inputs(model: nn.Module, module: ModuleType, shown: str, specifications: list[str], data: str | None) -> Source:
@@ -122,7 +123,7 @@ def _tried(
 ) -> Source:
     first = batch(0)
     trial = attempt(model, first)
-    if trial.error is not None:
+    if trial.error is not None and not trial.numerical:
         error = trial.error
         what = "calls itself without end" if isinstance(error, RecursionError) else f"raises {one_line(error)}"
         raise SubjectError(
@@ -130,7 +131,7 @@ def _tried(
             "forward",
             user_traceback(error),
         ) from error
-    return Source(lambda k: clone(batch(k % batches)), batches, describe(first), why, declared, trial.output)
+    return Source(lambda k: clone(batch(k % batches)), batches, describe(first), why, declared, trial.output, trial.numerical)
 
 
 def _labelled(model: nn.Module, inferred: Inferred) -> Inferred:

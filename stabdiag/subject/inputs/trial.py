@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from stabdiag.recording.numerical import about_numbers
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.subject import Inputs
 
@@ -28,7 +29,7 @@ class Trial:
 
     Attributes:
         output: what the model returned; None when it raised.
-        error: what it raised.
+        error: what it raised; numerical: that is about its numbers, which a scan judges.
         progress: how many torch functions had been called by then.
         function, arguments: the torch function that raised, if one did.
         smallest: fewest positions (product of spatial sizes) of any convolution's output, None without convolutions.
@@ -37,6 +38,7 @@ class Trial:
     output: Any = None
     error: Exception | None = None
     progress: int = 0
+    numerical: bool = False
     function: str = ""
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +80,25 @@ def attempt(model: nn.Module, inputs: Inputs) -> Trial:
                 watch.trial.output = model(*copied.args, **copied.kwargs)
         except Exception as error:
             watch.trial.error = error
+            watch.trial.numerical = numerical(watch.trial, error)
     return watch.trial
+
+
+def numerical(trial: Trial, error: Exception) -> bool:
+    """Whether an exception is about numbers: no reason to refuse the model, but something to find."""
+    values = (*trial.arguments, *trial.keywords.values())
+    return about_numbers(error, trial.function, values) is not None
+
+
+def numbers_break(function: Callable[[Any], Any], value: Any) -> bool:
+    """Whether a function (the loss) raises for this value because of the numbers in it."""
+    watch = _Watch()
+    try:
+        with watch:
+            function(value)
+    except Exception as error:
+        return numerical(watch.trial, error)
+    return False
 
 
 def clone(inputs: Inputs) -> Inputs:

@@ -48,6 +48,7 @@ def write(folder: Path, case: Case, facts: Mapping[str, Any], optimizers: list[t
     document = {
         "schema": SCHEMA,
         "trip": facts,
+        "attributes": {path: _attributes(module) for path, module in player.model.named_modules()},
         "subject": _subject(player.facts),
         "scale": player.scale,
         "goals": [player.program.goals.index(goal) for goal in player.goals],
@@ -131,9 +132,13 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], document: Mapping[str
     with torch.no_grad():
         for name, tensor in held.items():
             own[name].data = tensor.clone()
-    modes = document["trip"].get("modes", {})
     for path, module in model.named_modules():
-        module.training = modes.get(path, True)
+        module.__dict__.update(document["attributes"].get(path, {}))
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module holds in plain numbers: train or eval mode, rates of dropout, what the author's forward looks at."""
+    return {key: value for key, value in vars(module).items() if value is None or isinstance(value, bool | int | float | str)}
 
 
 def _subject(facts: SubjectFacts) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from stabdiag.live.player import Outcome, Player
 from stabdiag.trace.formats import format_of
 
-SHRUNK = (10.0, 100.0, 1000.0)  # by what the last update is divided, to see whether a smaller rate would have done
+SHRUNK = (10.0, 1e2, 1e3, 1e6)  # by what the last update is divided, to see whether a smaller rate would have done
 OUTLIER = 10.0  # times the largest magnitude of the other rows
 FEW = 0.25  # of a batch: more rows than this are no exception in it
 
@@ -74,7 +74,7 @@ class Case:
 def culprit(case: Case) -> Culprit:
     """Find the culprit by counterfactual reruns."""
     again = [case.player.outcome(), case.player.outcome()]
-    return _machine(case, again) or _loss(case) or _sample(case) or _rate(case) or _format(case) or _model(case, again[0])
+    return _loss(case) or _machine(case, again) or _sample(case) or _rate(case) or _format(case) or _model(case, again[0])
 
 
 def _machine(case: Case, again: list[Outcome]) -> Culprit | None:

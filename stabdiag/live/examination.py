@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -16,7 +15,7 @@ from stabdiag.recording.reference import Reference
 from stabdiag.rule import all_rules
 from stabdiag.rules import sd807_loss_spike
 from stabdiag.scanning.pipeline import report_on
-from stabdiag.settings.request import ScanRequest
+from stabdiag.settings.request import DEFAULT_PRECISIONS, ScanRequest
 from stabdiag.trace import Location, NotRun, Run, Trace
 
 
@@ -29,8 +28,8 @@ def sampled(player: Player) -> Trace:
     return trace
 
 
-def examined(player: Player, precisions: Sequence[str] = (), device: torch.device | None = None) -> Trace:
-    """The step in the author's precision and others, each compared with float64.
+def examined(player: Player, device: torch.device | None = None) -> Trace:
+    """The step in the author's precision and those of a scan, each compared with float64.
 
     The author's comes first, with the author's random state: its draws are given to all others.
     """
@@ -43,7 +42,7 @@ def examined(player: Player, precisions: Sequence[str] = (), device: torch.devic
         trace.runs.append(wide)
     else:
         trace.not_run.append(NotRun("float64", wide.error))
-    for name in dict.fromkeys(("float32", own, *precisions) if precisions else (own,)):
+    for name in dict.fromkeys(("float32", own, *DEFAULT_PRECISIONS)):
         run = _record(recorder, player, name, against=reference if wide.error is None else None)
         trace.runs.append(run)
         if run.error is not None:
@@ -70,7 +69,8 @@ def report(trace: Trace, request: ScanRequest, case: Case, found: Culprit, facts
     if main is None or found.kind in (Kind.COMPILER, Kind.HARDWARE, Kind.LOSS, Kind.OPTIMIZER) or facts["kind"] == "loss spike":
         explained = main if found.kind is Kind.MODEL or found.kind is Kind.FORMAT else None
         if explained is None:
-            main = sd807_loss_spike.trip(trace, facts | {"culprit": found.kind.value}, place_of(case.player))
+            at = Location(**facts["location"]) if facts.get("location") else place_of(case.player)
+            main = sd807_loss_spike.trip(trace, facts | {"culprit": found.kind.value}, at)
             judged.findings.insert(0, main)
     assert main is not None
     main.notes.insert(0, f"cause: {found.sentence}")

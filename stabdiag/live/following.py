@@ -60,9 +60,10 @@ class Following:
             if not torch.compiler.is_compiling() and (following := me()) is not None:
                 following._enter(module)
 
-        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        def leave(module: nn.Module, args: Any, *rest: Any) -> None:
             if not torch.compiler.is_compiling() and (following := me()) is not None:
-                following._leave(module, args, kwargs, output)
+                # After an exception torch leaves out the keyword arguments.
+                following._leave(module, args, rest[0] if len(rest) > 1 else {}, rest[-1])
 
         handles = [
             register_module_forward_pre_hook(enter),

@@ -41,6 +41,10 @@ class KeptWeights:
             offset += size
         return found
 
+    def drop(self) -> None:
+        """They are of no use any more; the file stays for the next ones."""
+        self._index = []
+
     def forget(self) -> None:
         """Remove the file."""
         self._index = []

@@ -72,6 +72,7 @@ class Player:
     compiled: Mapping[str, nn.Module] | None = None
     _losses: list[Tensor] = field(default_factory=list, init=False)
     _rows: Tensor | None = field(default=None, init=False)
+    _guesses: bool = field(default=False, init=False)
     _finite: bool = field(default=True, init=False)
 
     @property
@@ -88,7 +89,8 @@ class Player:
 
     def recorder(self, leaves: Sequence[Tensor] | None = None, device: torch.device | None = None) -> Recorder:
         """An ordinary recorder of this step, with other leaves if they are given."""
-        inputs = Inputs(tuple(self.program.leaves if leaves is None else leaves))
+        given = self.program.leaves if leaves is None else leaves
+        inputs = Inputs((), dict(zip(self.program.distinct_names, given, strict=True)))
         subject = Subject(
             self.model, lambda k: inputs, lambda output, inputs: output, self.facts, play=self._play, keeps_mode=True
         )
@@ -133,7 +135,7 @@ class Player:
         """
         recorder = self.recorder(None if rows is None else self.program.with_rows(rows), device)
         own = precision is None or precision == self.precision
-        self._rows = rows
+        self._rows, self._guesses = rows, True
         try:
             with self.stage(recorder, precision or self.precision, weights, emulate=False if own else None) as stage:
                 seed_everything(SEED)
@@ -149,7 +151,16 @@ class Player:
         except Exception as error:
             return Outcome(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         finally:
-            self._rows = None
+            self._rows, self._guesses = None, False
+
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients of the step by parameter, unscaled, in the author's precision. Raises what the model raises."""
+        recorder = self.recorder()
+        with self.stage(recorder, self.precision, emulate=False) as stage:
+            inputs = recorder.inputs(stage, 0)
+            with torch.enable_grad(), stage.precision.context(stage.device.type):
+                backward(recorder.subject.objective(stage.model, inputs), self.scale)
+            return {n: p.grad / self.scale for n, p in stage.model.named_parameters() if p.grad is not None}
 
     def outputs_finite(self) -> bool:
         """Whether what the model returns is finite."""
@@ -159,6 +170,7 @@ class Player:
     def _play(self, model: nn.Module, inputs: Inputs, returned: Returned) -> Tensor:
         """Make the calls; returns the sum of the losses, or a scalar with the same gradient where they were not seen."""
         made: list[list[Tensor]] = []
+        leaves = list(inputs.kwargs.values())
         self._finite = True
         modules = dict(model.named_modules()) | dict(self.compiled or {})
         own = dict(model.named_parameters()) | dict(model.named_buffers())
@@ -167,7 +179,7 @@ class Player:
             if isinstance(leaf, Made):
                 return made[leaf.call][leaf.slot]
             if isinstance(leaf, Leaf):
-                return inputs.args[leaf.index]
+                return leaves[leaf.index]
             return own[leaf.name] if isinstance(leaf, Own) else leaf
 
         for call in self._calls():
@@ -205,6 +217,8 @@ class Player:
                 output = tensors[slot]
                 if self._rows is not None and gradient.dim() and gradient.shape[0] == self.program.batch:
                     gradient = gradient.index_select(0, self._rows.to(gradient.device))
+                if self._guesses:  # it came back from a loss of broken outputs, and nobody knows what another output would get
+                    gradient = gradient.where(torch.isfinite(gradient), torch.full_like(gradient, 1.0 / gradient.numel()))
                 part = (output * gradient.to(output.device, output.dtype)).sum() / self.scale
                 total = part if total is None else total + part
         if total is None:

@@ -72,7 +72,6 @@ class Call:
         location: the author's line.
         random: generators on entry, None where nothing can be drawn.
         gradients: what reached the output tensors, by slot; kept only where the loss is not seen.
-        scales: it is a GradScaler that multiplies the loss.
     """
 
     module: str | None
@@ -83,7 +82,6 @@ class Call:
     location: Location | None = None
     random: RandomState | None = None
     gradients: dict[int, Tensor] = field(default_factory=dict)
-    scales: bool = False
 
 
 @dataclass(slots=True)
@@ -132,6 +130,16 @@ class Program:
         """Leaves that the author's code has written since."""
         now = zip(self.names, self.leaves, self.versions, strict=True)
         return [name for name, tensor, version in now if tensor._version != version]
+
+    @property
+    def distinct_names(self) -> list[str]:
+        """What to call each leaf, a number behind those that come again."""
+        counts: dict[str, int] = {}
+        found = []
+        for name in self.names:
+            counts[name] = counts.get(name, 0) + 1
+            found.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+        return found
 
     @property
     def batch(self) -> int | None:

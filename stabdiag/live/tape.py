@@ -39,6 +39,7 @@ class Tape:
         self.program = Program()
         self._names = names
         self._made: Any = WeakIdKeyDictionary()
+        self._scaled: Any = WeakIdKeyDictionary()
         self._leaves: dict[int, Leaf] = {}
         self._keep_gradients = keep_gradients
         self.own_losses: list[Tensor] = []
@@ -66,25 +67,25 @@ class Tape:
         made = [tensor for tensor in _tensors(result) if tensor.requires_grad]
         if not made or all(isinstance(tensor, nn.Parameter) for tensor in made):
             return
+        if sys._getframe(2).f_code.co_filename.endswith(_SCALER):  # not the author's: the step is played with any scale
+            self._scaled[made[0]] = self._noted(args[0], "loss")
+            return
         name = spelled(function)
         random = RandomState.now() if any(word in name.rpartition(".")[2] for word in _DRAWS) else None
         short = name.rpartition(".")[2]
         call = Call(None, name, function, (), {}, here(), random)
         call.args = tuple(self._noted(argument, short, call.location) for argument in args)
         call.kwargs = {key: self._noted(value, f"{short}.{key}", call.location) for key, value in kwargs.items()}
-        call.scales = sys._getframe(2).f_code.co_filename.endswith(_SCALER)
         self._add(call, list(_tensors(result)))
 
     def backward(self, loss: Tensor) -> None:
         """Note that the gradient starts here."""
-        found = self._made.get(loss)
-        if found is None:
+        scaled: Any = self._scaled.get(loss)
+        found = self._made.get(loss) if scaled is None else scaled
+        if isinstance(found, Made):
+            self.program.goals.append(Goal(found, loss.detach(), scaled is not None))
+        else:
             self.program.gaps.append(here())
-            return
-        call = self.program.calls[found.call]
-        before = call.args[0] if call.scales and call.args else None
-        value = before if isinstance(before, Made) else found
-        self.program.goals.append(Goal(value, loss.detach(), scaled=value is not found))
 
     def _add(self, call: Call, made: list[Tensor]) -> None:
         number = len(self.program.calls)

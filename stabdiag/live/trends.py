@@ -86,9 +86,6 @@ def measured(run: Run) -> dict[Point, float]:
         if value is not None and value.stats is not None and value.stats.max_abs > 0 and value.dtype in FORMATS:
             bits = value.stats.headroom(format_of(value.dtype))
             found["headroom", where] = min(bits, found.get(("headroom", where), bits))
-            if op.name in ("sigmoid", "tanh") and value.stats.count:
-                near = value.stats.max_abs and sum(n for e, n in value.stats.histogram.items() if e >= -1)
-                found["saturated", where] = near / value.stats.count if op.name == "tanh" else 0.0
         for facts in op.facts.values():
             rows = facts.get("head_rows")
             if rows and sum(rows):
@@ -96,9 +93,10 @@ def measured(run: Run) -> dict[Point, float]:
                 logits = run.values[run.behind_views(op.inputs[0])].stats
                 if logits is not None and logits.max > 0:
                     found["attention logits", where] = log10(logits.max)
-            if "fired" in facts and facts["fired"]:
+            if facts.get("flat") and facts.get("sampled"):
+                found["saturated", where] = sum(facts["flat"]) / (len(facts["flat"]) * facts["sampled"])
+            if facts.get("fired"):
                 found["dead units", where] = 1.0 - sum(n > 0 for n in facts["fired"]) / len(facts["fired"])
-    found.pop(("saturated", ""), None)
     return {point: value for point, value in found.items() if isfinite(value)}
 
 

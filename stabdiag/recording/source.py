@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 
 import torch
 
@@ -80,13 +80,14 @@ def _location(at: _Site) -> Location:
     )
 
 
-_standing_for: list[Location | None] = []
+_standing_for: list[tuple[Location | None, FrameType]] = []
 
 
 @contextmanager
 def standing_for(location: Location | None) -> Iterator[None]:
-    """While a call of the author's is made in their place, ops outside of any file of theirs belong to this line."""
-    _standing_for.append(location)
+    """While the calling function makes a call of the author's in their place, ops outside of any file of theirs that it comes to
+    belong to this line."""
+    _standing_for.append((location, sys._getframe(2)))
     try:
         yield
     finally:
@@ -103,7 +104,8 @@ def here() -> Location | None:
     library: CodeType | None = None
     instruction = 0
     passed_ours = True
-    while frame is not None:
+    standing = _standing_for[-1][1] if _standing_for else None
+    while frame is not None and frame is not standing:
         code = frame.f_code
         owner = _owner(code.co_filename)
         if owner == "user":
@@ -116,8 +118,8 @@ def here() -> Location | None:
             if owner == "library" and library is None:
                 library, instruction = code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
-    if _standing_for and (line := _standing_for[-1]) is not None:
-        return line
+    if _standing_for and _standing_for[-1][0] is not None:
+        return _standing_for[-1][0]
     return _location((library, instruction, library, instruction)) if library is not None else None
 
 

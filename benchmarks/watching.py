@@ -1,8 +1,8 @@
 """Watching a training: what it costs, whether it stays silent on healthy ones, and whether it names the culprit of sick ones.
 
-    python benchmarks/watching.py healthy            # 8 architectures × 5 settings, 300 steps each: no trip
-    python benchmarks/watching.py cost [WORKLOAD]    # watched loop / bare loop, interleaved, median
-    python benchmarks/watching.py faults             # the trainings of tests/live/faults.py: culprit, rule, line
+python benchmarks/watching.py healthy            # 8 architectures × 5 settings, 300 steps each: no trip
+python benchmarks/watching.py cost [WORKLOAD]    # watched loop / bare loop, interleaved, median
+python benchmarks/watching.py faults             # the trainings of tests/live/faults.py: culprit, rule, line
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import stabdiag
-from benchmarks.workloads import ON_CPU
-from stabdiag.live.watch import TrippedError
+from benchmarks.workloads import ON_CPU, Workload
+from stabdiag.live.watch import TrippedError, Watcher
 from tests.live.faults import FAULTS, marked
 
 STEPS = 300
@@ -47,7 +47,7 @@ class Attention(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.cell, self.head = nn.LSTM(4, 24, batch_first=True), nn.Linear(24, 1)
+        self.cell, self.head = nn.GRU(4, 24, batch_first=True), nn.Linear(24, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.cell(x)[0][:, -1])
@@ -81,7 +81,14 @@ class Residual(nn.Module):
 
 
 def convolutional() -> nn.Module:
-    layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU()]
+    layers = [
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, 2),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
 
 
@@ -129,7 +136,7 @@ HEALTHY: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, Ten
     "robust regression": (lambda: perceptron(16, 1), numbers, F.smooth_l1_loss),
     "convolution, BatchNorm": (convolutional, pictures, ordinary),
     "transformer": (Attention, sentences, ordinary),
-    "LSTM": (Recurrent, series, F.mse_loss),
+    "GRU": (Recurrent, series, F.mse_loss),
     "VAE": (Variational, lambda: (lambda x: (x, x))(classes()[0]), reconstruction),
     "residual, dropout": (Residual, classes, ordinary),
 }
@@ -196,7 +203,18 @@ def healthy(steps: int = STEPS) -> int:
     return tripped
 
 
-def cost(names: list[str], every: int = 200, rounds: int = 7, steps: int = 6) -> None:
+def loop(work: Workload, optimizer: torch.optim.Optimizer, recorder: Watcher | None, steps: int) -> float:
+    """Seconds per step of a bare or watched training."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        with recorder.step() if recorder is not None else nullcontext():
+            optimizer.zero_grad()
+            work.loss(work.model(*work.inputs)).backward()
+            optimizer.step()
+    return (time.perf_counter() - began) / steps
+
+
+def cost(names: list[str], every: int = 200, rounds: int = 9, steps: int = 4) -> None:
     """Watched and bare loops take turns on one model; medians of the ratios. The recorded step and its judgement are timed by
     themselves and spread over `every` steps."""
     print(f"{'workload':34} {'between samples':>16} {f'at every={every}':>14} {'recorded step':>14} {'memory':>8}")
@@ -204,44 +222,30 @@ def cost(names: list[str], every: int = 200, rounds: int = 7, steps: int = 6) ->
         torch.manual_seed(0)
         work = ON_CPU[name]()
         optimizer = torch.optim.AdamW(work.model.parameters(), lr=1e-4)
+        loop(work, optimizer, None, 2)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with tempfile.TemporaryDirectory() as folder:
-
-            def loop(recorder: Any) -> float:
-                began = time.perf_counter()
-                for _ in range(steps):
-                    with recorder.step() if recorder is not None else nullcontext():
-                        optimizer.zero_grad()
-                        work.loss(work.model(*work.inputs)).backward()
-                        optimizer.step()
-                return (time.perf_counter() - began) / steps
-
-            loop(None)
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            recorder = stabdiag.watch(work.model, optimizer, every=10**9, directory=folder)
-            loop(recorder), loop(recorder)  # the first step is recorded, and the first eight keep their weights
-            recorder.close()
-            ratios, bare = [], []
-            for _ in range(rounds):
-                bare.append(loop(None))
-                recorder = stabdiag.watch(work.model, optimizer, every=10**9, directory=folder)
-                recorder._pending, recorder.number = None, 1
-                recorder.history.unusual_update = lambda rate, norm: False  # type: ignore[method-assign]
-                ratios.append(loop(recorder) / bare[-1])
-                recorder.close()
-            recorder = stabdiag.watch(work.model, optimizer, every=1, directory=folder)
-            with recorder.step():
-                optimizer.zero_grad()
-                work.loss(work.model(*work.inputs)).backward()
-                optimizer.step()
-            optimizer.zero_grad()
+            recorder = stabdiag.watch(work.model, optimizer, every=10**9, directory=folder, on_trip="warn")
+            loop(work, optimizer, recorder, 10)  # the first is recorded, and the first eight keep their weights
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / memory
             began = time.perf_counter()
+            recorder._pending = recorder._previous
             recorder._judge_pending()
             recorded = time.perf_counter() - began
+            history = recorder.history
             recorder.close()
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / memory
-        between, step = median(ratios), median(bare)
+            bare, watched = [], []
+            for _ in range(rounds):
+                recorder = stabdiag.watch(work.model, optimizer, every=10**9, directory=folder, on_trip="warn")
+                recorder.history, recorder.number = history, 1
+                watched.append(loop(work, optimizer, recorder, steps))
+                recorder.close()
+                bare.append(loop(work, optimizer, None, steps))
+        between = median(a / b for a, b in zip(watched, bare, strict=True))
+        step = median(bare)
         print(
-            f"{work.name:34} {between:16.3f} {between + recorded / step / every:14.3f} {recorded / step:10.1f} steps {grown:7.2f}",
+            f"{work.name:34} {between:16.3f} {between + recorded / step / every:14.3f} "
+            f"{recorded / step:8.1f} steps {grown:7.2f}",
             flush=True,
         )
 

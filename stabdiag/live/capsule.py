@@ -126,8 +126,8 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], document: Mapping[str
         has = f"{tuple(own[wrong].shape)}" if wrong in own else "absent"
         kept = f"{tuple(held[wrong].shape)}" if wrong in held else "absent"
         raise UserError(
-            f"the model is not the one in the capsule: {wrong.partition('/')[2]} is {kept} there and {has} here; name the model as "
-            "`stabdiag replay CAPSULE FILE.py:Name` and give its arguments with --arg"
+            f"the model is not the one in the capsule: {wrong.partition('/')[2]} is {kept} there and {has} here; name the "
+            "model as `stabdiag replay CAPSULE FILE.py:Name` and give its arguments with --arg"
         )
     with torch.no_grad():
         for name, tensor in held.items():
@@ -285,7 +285,9 @@ def _encoded(value: Any) -> Any:
         return {"ellipsis": True}
     if isinstance(value, torch.dtype | torch.device | torch.memory_format):
         return {type(value).__name__: str(value).removeprefix("torch.")}
-    raise UserError(f"the step was called with a {type(value).__name__}, which a capsule cannot hold; pass tensors and plain data")
+    raise UserError(
+        f"the step was called with a {type(value).__name__}, which a capsule cannot hold; pass tensors and plain data"
+    )
 
 
 def _decoded(value: Any) -> Any:
@@ -296,7 +298,7 @@ def _decoded(value: Any) -> Any:
     ((kind, content),) = value.items()
     plain = {"leaf": Leaf, "own": Own, "float": float, "device": torch.device}
     if kind in plain:
-        return plain[kind](content)  # type: ignore[operator]
+        return plain[kind](content)
     if kind == "made":
         return Made(*content)
     if kind in ("dtype", "memory_format"):
@@ -307,5 +309,3 @@ def _decoded(value: Any) -> Any:
         return Ellipsis
     items = [_decoded(item[1] if kind == "dict" else item) for item in content]
     return tuple(items) if kind == "tuple" else {item[0]: v for item, v in zip(content, items, strict=True)}
-
-

@@ -127,8 +127,8 @@ def _loss(case: Case) -> Culprit | None:
         return None
     return Culprit(
         Kind.LOSS,
-        "the loss: the outputs of the model are finite and the gradient that comes back to them is not; the loss lies outside of "
-        "the model and was not seen",
+        "the loss: the outputs of the model are finite and the gradient that comes back to them is not; the loss lies outside "
+        "of the model and was not seen",
         {"nonfinite": sum(int((~torch.isfinite(g)).sum()) for g in gradients)},
     )
 
@@ -200,7 +200,8 @@ def _rate(case: Case) -> Culprit | None:
     now = {name: p.detach() for name, p in case.player.model.named_parameters()}
     for factor in SHRUNK:
         weights = {
-            name: held.to(now[name].device) + (now[name] - held.to(now[name].device)) / factor for name, held in case.before.items()
+            name: held.to(now[name].device) + (now[name] - held.to(now[name].device)) / factor
+            for name, held in case.before.items()
         }
         if case.fine(case.player.outcome(weights=weights)):
             rate = "" if case.rate is None else f" of {case.rate:.3g}"

@@ -1,22 +1,27 @@
-"""A step that was kept, judged: played with full recording in the author's precision (and others), then by the ordinary rules."""
+"""A step that was kept, judged: played with full recording in the author's precision and others, then by the ordinary rules."""
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 import torch
 
+from stabdiag import __version__
 from stabdiag.finding import Finding, Severity
-from stabdiag.judging.report import SubjectReport
+from stabdiag.judging.report import Report, SubjectReport
 from stabdiag.live.culprit import Case, Culprit, Kind
 from stabdiag.live.player import Player
 from stabdiag.recording.reference import Reference
 from stabdiag.rule import all_rules
 from stabdiag.rules import sd807_loss_spike
 from stabdiag.scanning.pipeline import report_on
+from stabdiag.scanning.settle import settle
 from stabdiag.settings.request import DEFAULT_PRECISIONS, ScanRequest
 from stabdiag.trace import Location, NotRun, Run, Trace
+
+SPIKE = "loss spike"
+_NOT_THE_MODELS = (Kind.COMPILER, Kind.HARDWARE, Kind.LOSS, Kind.OPTIMIZER)
+_THE_MODELS = (Kind.MODEL, Kind.FORMAT)
 
 
 def sampled(player: Player) -> Trace:
@@ -57,26 +62,25 @@ def _record(recorder: Any, player: Player, name: str, **how: Any) -> Run:
     return run
 
 
-def report(trace: Trace, request: ScanRequest, case: Case, found: Culprit, facts: dict[str, Any]) -> SubjectReport:
-    """Judge a trip: what the rules find, the finding that explains it first and with the culprit, SD807 where none does.
+def report(trace: Trace, case: Case, found: Culprit, facts: dict[str, Any]) -> SubjectReport:
+    """Judge a trip. The finding that explains it comes first and names the culprit: a rule's, or SD807 where none has one.
 
     Args:
         trace: from `examined`.
         facts: of the trip, see `stabdiag.rules.sd807_loss_spike`.
     """
+    request = ScanRequest(case.player.facts.path, precisions=[p for p in trace.precisions if p != "float64"])
     judged = report_on(trace, request)
     main = next((f for f in judged.findings if _explains(f, case.player.precision)), None)
-    if main is None or found.kind in (Kind.COMPILER, Kind.HARDWARE, Kind.LOSS, Kind.OPTIMIZER) or facts["kind"] == "loss spike":
-        explained = main if found.kind is Kind.MODEL or found.kind is Kind.FORMAT else None
-        if explained is None:
-            at = Location(**facts["location"]) if facts.get("location") else place_of(case.player)
-            main = sd807_loss_spike.trip(trace, facts | {"culprit": found.kind.value}, at)
-            judged.findings.insert(0, main)
-    assert main is not None
+    if main is None or found.kind in _NOT_THE_MODELS or (facts["kind"] == SPIKE and found.kind not in _THE_MODELS):
+        where = {key: found.evidence[key] for key in ("module", "op", "phase") if key in found.evidence}
+        at = Location(**facts["location"]) if facts.get("location") else place_of(case.player)
+        main = sd807_loss_spike.trip(trace, facts | where | {"culprit": found.kind.value}, at)
+        judged.findings.append(main)
     main.notes.insert(0, f"cause: {found.sentence}")
     main.evidence |= {"culprit": {"kind": found.kind.value, **found.evidence}, "step": facts["step"]}
-    judged.findings.remove(main)
-    judged.findings.insert(0, main)
+    settle(Report(__version__, [judged]), [request])
+    judged.findings.sort(key=lambda finding: finding is not main)
     return judged
 
 
@@ -104,8 +108,3 @@ def place_of(player: Player) -> Location | None:
     """The author's line that a step is about when no op is: where the gradient starts, else where the model is called."""
     calls = [call for call in player.program.calls if call.location is not None]
     return calls[-1].location if calls else None
-
-
-def loss_of(run: Run) -> float | None:
-    """The loss of a run, None where it is not finite or was not seen."""
-    return run.loss if run.loss is not None and isfinite(run.loss) else None

@@ -27,9 +27,9 @@ class Follower(Protocol):
 def wrapped(model: nn.Module) -> nn.Module:
     """What is inside `torch.compile`, DataParallel and DistributedDataParallel."""
     while True:
-        inner = uncompiled(model)
+        inner: nn.Module = uncompiled(model)
         if isinstance(inner, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = inner.module
+            inner = attribute(inner, "module", inner)
         if inner is model:
             return model
         model = inner

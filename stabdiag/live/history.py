@@ -20,7 +20,7 @@ FIRST = 8  # steps whose updates are all taken for unusual, because nothing is k
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: number from 0, loss (unscaled; None where it was not seen), gradient norm, rate of the first group, loss scale."""
+    """One step: number from 0, loss (unscaled; None where it was not seen), gradient norm, rate, loss scale."""
 
     number: int
     loss: float | None

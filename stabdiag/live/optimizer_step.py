@@ -51,8 +51,8 @@ def born(optimizer: torch.optim.Optimizer, root: nn.Module, before: Mapping[str,
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(after[name])
-            for parameter, entries in state.items():
-                optimizer.state[parameter] = entries
+            for owner, entries in state.items():
+                optimizer.state[owner] = entries
     op = next((op for op in run.ops if _broken(run, op) and not _inputs_broken(run, op)), None)
     group = optimizer.param_groups[0]
     epsilon = f", eps {group['eps']:g}" if isinstance(group.get("eps"), float | int) else ""

@@ -102,7 +102,7 @@ class Program:
     """What led to one optimizer step.
 
     Attributes:
-        calls: in order; leaves: tensors from outside (batch, targets, noise), referenced and not copied; names: what to call each.
+        calls: in order; leaves: tensors from outside (batch, targets, noise), not copied; names: what to call each.
         versions: of the leaves when they were read: one that was overwritten since cannot be played again.
         goals: the losses, one per `backward`; empty where the loss is computed out of sight.
         buffers: by name, what the model's moving buffers held before the step.

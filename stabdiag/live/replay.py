@@ -14,8 +14,6 @@ from stabdiag.judging.report import Report
 from stabdiag.live import capsule, examination
 from stabdiag.live.culprit import Kind, culprit
 from stabdiag.live.optimizer_step import born
-from stabdiag.scanning.session import settle
-from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.build import build
 from stabdiag.subject.choose import choose
 from stabdiag.subject.importing import import_target, parse_target
@@ -43,21 +41,16 @@ def replay(place: Path, target: str | None = None, arguments: dict[str, Any] | N
         case.player = examination.first_wrong(case.player)
         found = culprit(case)
     trace = examination.examined(case.player, torch.device("cpu"))
-    request = ScanRequest(case.player.facts.path, precisions=[p for p in trace.precisions if p != "float64"])
-    facts = {key: trip[key] for key in ("kind", "step", "loss", "gradient_norm", "limit", "location")} | {"grown": None}
-    facts |= {key: found.evidence[key] for key in ("module", "op", "phase") if key in found.evidence}
-    report = Report(__version__, [examination.report(trace, request, case, found, facts)])
-    settle(report, [request])
-    findings = report.runs[0].findings
-    findings.sort(key=lambda finding: "culprit" not in finding.evidence)
-    return report
+    facts = {key: value for key, value in trip.items() if key not in ("finding", "culprit", "model", "last")}
+    return Report(__version__, [examination.report(trace, case, found, facts | {"grown": None})])
 
 
 def _model(known: dict[str, Any], target: str | None, arguments: dict[str, Any]) -> nn.Module:
     """The model of the target, else of the capsule's file, with arguments that the trained one was seen to have."""
     if target is None and (known["file"] is None or not Path(known["file"]).is_file()):
         raise UserError(
-            f"the model is a {known['name']} whose file is not here ({known['file']}); name it: stabdiag replay CAPSULE FILE.py:Name"
+            f"the model is a {known['name']} whose file is not here ({known['file']}); name it: "
+            "stabdiag replay CAPSULE FILE.py:Name"
         )
     taken = parse_target(target or f"{known['file']}:{known['name']}")
     try:
@@ -78,8 +71,8 @@ def _optimizers(place: Path, document: dict[str, Any], gradients: dict[str, torc
     optimizer = capsule.optimizer_of(place, document, number, model)
     if optimizer is None:
         raise UserError(
-            f"the weights broke in the step of {document['optimizers'][number]['name']}, which is not one of torch's own optimizers: "
-            "this can be run again in the training only"
+            f"the weights broke in the step of {document['optimizers'][number]['name']}, which is not one of torch's own "
+            "optimizers: this can be run again in the training only"
         )
     for name, parameter in model.named_parameters():
         parameter.grad = gradients.get(name)

@@ -1,8 +1,8 @@
 """Where the numbers of the sampled steps are heading: robust lines, and the step at which a limit is met.
 
-Theil-Sen (Sen 1968, doi:10.1080/01621459.1968.10480934): the median of the slopes of all pairs of points, with the interval that
-Kendall's statistic gives; a third of the points may be anything. Twenty lines of our own stand here for `scipy.stats.theilslopes`,
-which would make every installation 100 MB larger.
+Theil-Sen (Sen 1968, doi:10.1080/01621459.1968.10480934): the median of the slopes of all pairs of points, with the interval
+that Kendall's statistic gives; a quarter of the points may be anything. Twenty lines of our own stand here for
+`scipy.stats.theilslopes`, which would make every installation 100 MB larger.
 """
 
 from __future__ import annotations
@@ -150,8 +150,17 @@ def _forecast(
         precisions=[precision],
         location=place,
         label="heading there",
-        notes=[f"evidence: {len(points)} sampled steps, 95 % interval of the slope {line.low * 1000:.2g} to {line.high * 1000:.2g}"],
-        evidence={"slope": line.slope, "low": line.low, "high": line.high, "points": len(points), "first": first, "last": latest},
+        notes=[
+            f"evidence: {len(points)} sampled steps, 95 % interval of the slope {line.low * 1000:.2g} to {line.high * 1000:.2g}"
+        ],
+        evidence={
+            "slope": line.slope,
+            "low": line.low,
+            "high": line.high,
+            "points": len(points),
+            "first": first,
+            "last": latest,
+        },
     )
     finding.blocks = []
     return last + left / line.slope, finding

@@ -41,7 +41,7 @@ def as_found(
     with _ambient_state():
         try:
             for parameter, _ in stepping:
-                parameter._post_accumulate_grad_hooks = None
+                parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
             for parameter, data, _, _ in parameters:
                 parameter.grad = None
                 if not share:

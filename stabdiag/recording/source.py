@@ -85,8 +85,8 @@ _standing_for: list[tuple[Location | None, FrameType]] = []
 
 @contextmanager
 def standing_for(location: Location | None) -> Iterator[None]:
-    """While the calling function makes a call of the author's in their place, ops outside of any file of theirs that it comes to
-    belong to this line."""
+    """While the calling function makes a call of the author's in their place: what it comes to outside of any file of theirs
+    belongs to this line."""
     _standing_for.append((location, sys._getframe(2)))
     try:
         yield

@@ -4,8 +4,8 @@
 Only while a training is watched (`stabdiag.watch`, `stabdiag replay`). A loss above the median of the last 200 steps plus 8
 median absolute deviations is a spike. The batch of the step before is run with the present weights: where it is fine, the
 spike is explained by its sample and is a warning in the journal; where it is not, the weights have gone wrong, which is an
-error. A loss or gradient that is not finite is reported here when its step does not repeat (hardware), fails only when compiled, is
-born in the optimizer or in a loss that was not seen. The culprit is found by counterfactual reruns.
+error. A loss or gradient that is not finite is reported here when its step does not repeat (hardware), fails only when
+compiled, is born in the optimizer or in a loss that was not seen. The culprit is found by counterfactual reruns.
 
 ## Why it matters
 After a spike the question is which batch, or which setting, and whether going on is safe. A rerun with one thing changed
@@ -79,11 +79,16 @@ KIND = "live"
 LEVEL = "model"
 
 _FIXES = {
-    "rate": (Fix("lower-learning-rate", "lower the learning rate, or warm up to it"), Fix("gradient-clipping", "clip the gradient norm")),
+    "rate": (
+        Fix("lower-learning-rate", "lower the learning rate, or warm up to it"),
+        Fix("gradient-clipping", "clip the gradient norm"),
+    ),
     "sample": (Fix("finite-data", "look at these samples before the model reads them"),),
     "format": (Fix("float32-island", "compute this step in float32"),),
     "loss": (
-        Fix("see-the-loss", "compute the loss inside `with recorder.step(batch):`, or run `stabdiag run --watch` on the script"),
+        Fix(
+            "see-the-loss", "compute the loss inside `with recorder.step(batch):`, or run `stabdiag run --watch` on the script"
+        ),
     ),
     "optimizer": (Fix("optimizer-epsilon", "give the optimizer an epsilon that its format holds"),),
     "compiler": (Fix("run-eagerly", "run this part eagerly (`torch.compiler.disable`) and report the kernel"),),

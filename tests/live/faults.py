@@ -133,9 +133,9 @@ FAULTS: dict[str, Fault] = {
     ),
     "one empty sample": Fault(
         training(
-            MLP.replace("self.second(", "self.second((x / x.norm(dim=1, keepdim=True)) @ self.first.weight.T) + self.second(").replace(
-                "self.first(x)))", "self.first(x)))  # here"
-            ),
+            MLP.replace(
+                "self.second(", "self.second((x / x.norm(dim=1, keepdim=True)) @ self.first.weight.T) + self.second("
+            ).replace("self.first(x)))", "self.first(x)))  # here"),
             fault="if step == 40: x[7] = 0",
         ),
         "sample",
@@ -290,9 +290,19 @@ class Net(nn.Module):
     ),
     "singular gradient": Fault(
         training(
-            MLP.replace("return self.second(", "x = x - x.detach() if self.exact else x\n        return self.second(torch.sqrt(self.first(x).square().sum(1, keepdim=True)) *  # here\n            ").replace(
-                "    def forward", "        self.exact = False\n\n    def forward"
-            ),
+            """
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 32), nn.Linear(32, 4)
+        self.exact = False
+
+    def forward(self, x):
+        x = x - x.detach() if self.exact else x
+        length = torch.sqrt(self.first(x).square().sum(1, keepdim=True))  # here
+        return self.second(length * F.relu(self.first(x)))
+""",
             fault="if step == 40: model.exact = True; model.first.bias.data.zero_()",
         ),
         "model",

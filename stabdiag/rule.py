@@ -12,6 +12,7 @@ whose keyword-only parameters are its thresholds, and declares what others need 
     FACT = Fact(…)              the measure of the whole model that a fix must change (default: the finding's own label; the
                                 verdicts where it blocks)
     RATCHET = Ratchet(…)        a measure that may not get worse than the baseline's, reported as a finding of this rule
+    REMEDIES = ("layer-norm", …)    remedies to try besides those that its findings name as fixes
     explains = ("SD301", …)     codes of symptoms that this rule's finding is the cause of
     MEASUREMENTS = (Measurement(…), ParameterMeasurement(…), …)     facts to be recorded at ops, at parameters
 
@@ -41,6 +42,9 @@ cannot hold; what it rounds; the steps of training; a training that runs; the sc
 
 LEVELS = ("line", "op", "layer", "model")
 """How much of the model a finding is about."""
+
+
+DOCUMENTATION = "https://stabdiag.github.io/stabdiag/"
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,11 @@ class Rule:
         return inspect.getdoc(self.module) or ""
 
     @property
+    def page(self) -> str:
+        """Address of its page in the documentation."""
+        return f"{DOCUMENTATION}rules/{self.code}/"
+
+    @property
     def summary(self) -> str:
         """First line of the documentation."""
         return self.documentation.splitlines()[0]
@@ -180,6 +189,11 @@ class Rule:
     def ratchet(self) -> Ratchet | None:
         """What may not get worse than the baseline."""
         return getattr(self.module, "RATCHET", None)
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """Names of remedies that may repair its findings, besides those they name."""
+        return tuple(getattr(self.module, "REMEDIES", ()))
 
     @property
     def explains(self) -> tuple[str, ...]:

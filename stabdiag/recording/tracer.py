@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from stabdiag.recording import source, stats
 from stabdiag.recording.eager import EagerMode
@@ -27,9 +26,11 @@ from stabdiag.recording.layout import unit_dim
 from stabdiag.recording.module_stack import ModuleStack
 from stabdiag.recording.numerical import CHECKED, LinAlgError
 from stabdiag.recording.operator import Operator, operator
+from stabdiag.recording.torch_private import last_node, number_of, running_node, tree_leaves
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.rule import Measurement
 from stabdiag.trace import DISCRETE, Op, Run, Stats, Value
+from stabdiag.trace.ops import base_name
 
 Execute = Callable[[Any, Operator, Sequence[Any], dict[str, Any]], Any]
 """Runs one op: `(func, operator, args, kwargs) -> result`. Emulation and replayed randomness wrap the plain call."""
@@ -67,6 +68,7 @@ class Tracer(EagerMode):
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.run = run
         self.phase = "forward"
+        self.differentiating: Op | None = None  # the op whose gradient autograd works out, the one at fault when that raises
         self.modules = ModuleStack(model)
         self.facts = Facts(measurements)
         self._execute = execute
@@ -148,7 +150,7 @@ class Tracer(EagerMode):
         if info.name != "detach":  # autograd saves an output before it is checked
             self.last = (info.name, tensors)
         inputs = [self._lookup(t) for t in tensors]
-        wanted = self.facts.wanted(info.name, self.phase)
+        wanted = self.facts.wanted(base_name(info.name), self.phase)
         if info.mutates and any(m.reads_inputs for m in wanted):
             tensors = [t.clone() for t in tensors]
         if info.mutates:
@@ -174,8 +176,8 @@ class Tracer(EagerMode):
         forward: int | None = None
         location = None
         if self.phase == "backward":
-            node = torch._C._current_autograd_node()
-            forward = self._op_of_sequence.get(node._sequence_nr()) if node is not None else None
+            node = running_node()
+            forward = self._op_of_sequence.get(node) if node is not None else None
         if forward is not None:
             of = run.ops[forward]
             module, module_type, call, location = of.module, of.module_type, of.call, of.location
@@ -184,7 +186,7 @@ class Tracer(EagerMode):
             location = source.here()
         op = Op(
             len(run.ops),
-            info.name,
+            base_name(info.name),
             self.phase,
             module,
             module_type,
@@ -202,7 +204,7 @@ class Tracer(EagerMode):
         if forward is not None:
             op.layer = run.ops[forward].layer
         else:
-            self._op_of_sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, op.index)
+            self._op_of_sequence.setdefault(last_node(), op.index)
             op.layer = self._layer(inputs)
         return op
 
@@ -257,14 +259,14 @@ class Tracer(EagerMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            index = self._op_of_sequence.get(node._sequence_nr())
+            index = self._op_of_sequence.get(number_of(node))
             if index is not None:
                 node.register_prehook(self._gradient_hook(index))
             stack.extend(n for n, _ in node.next_functions)
 
     def _gradient_hook(self, index: int) -> Callable[[Any], None]:
         def read(gradients: Any) -> None:
-            op = self.run.ops[index]
+            self.differentiating = op = self.run.ops[index]
             for value_id, gradient in zip(op.outputs, gradients, strict=False):
                 value = self.run.values[value_id]
                 if isinstance(gradient, Tensor) and value.gradient is None:

@@ -119,6 +119,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "activation"
 LEVEL = "model"
+REMEDIES = ("replace-activation-function", "residual")
 
 ROWS = 64
 FLOOR = 1e-12  # of d in float32: below it only rounding is left

@@ -18,6 +18,7 @@ from stabdiag.errors import UserError
 from stabdiag.live.culprit import Case
 from stabdiag.live.player import Player
 from stabdiag.live.program import Call, Goal, Leaf, Made, Own, Program, RandomState
+from stabdiag.recording.torch_private import times_written
 from stabdiag.trace import Location, SubjectFacts
 
 SCHEMA = "stabdiag-capsule/v1"
@@ -188,7 +189,7 @@ def _call(call: Call, prefix: str, tensors: dict[str, Tensor]) -> dict[str, Any]
 
 def _played(data: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]) -> Program:
     leaves = [tensors[f"{prefix}/leaf/{k}"].requires_grad_(needs) for k, needs in enumerate(data["requires_grad"])]
-    program = Program(leaves=leaves, names=list(data["names"]), versions=[leaf._version for leaf in leaves])
+    program = Program(leaves=leaves, names=list(data["names"]), versions=[times_written(leaf) for leaf in leaves])
     program.calls = [_restored(call, f"{prefix}/{k}", tensors) for k, call in enumerate(data["calls"])]
     program.goals = [Goal(_decoded(goal["value"]), torch.zeros(()), goal["scaled"]) for goal in data["goals"]]
     program.buffers = {name: tensors[f"{prefix}/buffer/{name}"] for name in data["buffers"]}

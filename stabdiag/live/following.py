@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from stabdiag.recording.torch_private import in_backward
 from stabdiag.subject.attributes import attribute, uncompiled
 
 
@@ -79,7 +80,7 @@ class Following:
             return
         path = self._paths.get(id(module))
         # During a backward pass, activation checkpointing runs forwards again.
-        if path is None or not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1:
+        if path is None or not torch.is_grad_enabled() or in_backward():
             return
         follower = self._follower()
         if follower is not None:

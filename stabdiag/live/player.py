@@ -18,6 +18,7 @@ from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
 from stabdiag.probe.training import norm
 from stabdiag.recording.source import standing_for
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.rule import measurements
 from stabdiag.subject.outputs import leaves as tensors_of
 from stabdiag.subject.subject import Inputs, Returned, Subject
@@ -191,7 +192,7 @@ class Player:
             made.append([tensor for _, tensor in tensors_of(output)] if call.module is not None else _flat(output))
             if call.module is not None:
                 returned(output)
-                with torch._C._DisableTorchDispatch():
+                with undispatched():
                     finite = [bool(torch.isfinite(t).all()) for t in made[-1] if t.is_floating_point() and t.requires_grad]
                 self._finite = all(finite) and self._finite
         goals = self.goals or self.program.goals

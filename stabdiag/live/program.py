@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stabdiag.recording.torch_private import times_written
 from stabdiag.trace import Location
 
 
@@ -129,7 +130,7 @@ class Program:
     def overwritten(self) -> list[str]:
         """Leaves that the author's code has written since."""
         now = zip(self.names, self.leaves, self.versions, strict=True)
-        return [name for name, tensor, version in now if tensor._version != version]
+        return [name for name, tensor, version in now if times_written(tensor) != version]
 
     @property
     def distinct_names(self) -> list[str]:

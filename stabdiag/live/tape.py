@@ -17,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from stabdiag.live.program import Call, Goal, Leaf, Made, Own, Program, RandomState, mapped
 from stabdiag.recording.source import here
+from stabdiag.recording.torch_private import enter_function_mode, leave_function_mode, times_written
 from stabdiag.subject.outputs import leaves as tensors_of
 from stabdiag.trace import Location
 
@@ -111,7 +112,7 @@ class Tape:
             tensor = tensor.detach()
         known = self._leaves[id(tensor)] = Leaf(len(self.program.leaves))
         self.program.leaves.append(tensor)
-        self.program.versions.append(tensor._version)
+        self.program.versions.append(times_written(tensor))
         self.program.names.append(name)
         return known
 
@@ -139,16 +140,11 @@ class LossMode(TorchFunctionMode):
 
     def leave(self) -> bool:
         """Step aside for a model; whether it could, that is, whether no other mode lies above."""
-        on_top = bool(torch._C._len_torch_function_stack()) and (
-            torch._C._get_function_stack_at(torch._C._len_torch_function_stack() - 1) is self
-        )
-        if on_top:
-            torch._C._pop_torch_function_stack()
-        return on_top
+        return leave_function_mode(self)
 
     def come_back(self) -> None:
         """After `leave` returned True."""
-        torch._C._push_on_torch_function_stack(self)
+        enter_function_mode(self)
 
 
 def spelled(function: Callable[..., Any]) -> str:

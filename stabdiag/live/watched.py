@@ -13,6 +13,7 @@ from stabdiag.live.following import paths_of, wrapped
 from stabdiag.live.player import Player
 from stabdiag.live.program import Program
 from stabdiag.recording.source import callers, shown
+from stabdiag.recording.torch_private import times_written
 from stabdiag.subject.attributes import attribute
 from stabdiag.trace import SubjectFacts
 
@@ -65,7 +66,7 @@ class Watched:
 
     def versions(self) -> dict[str, int]:
         """How often each parameter was written."""
-        return {name: p._version for name, p in self.root.named_parameters()}
+        return {name: times_written(p) for name, p in self.root.named_parameters()}
 
     def file(self) -> dict[str, Any]:
         """The file, class and plain constructor arguments, by which `stabdiag replay` builds the model again."""

@@ -17,7 +17,7 @@ from stabdiag.live.tape import named
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
 from stabdiag.probe.training import norm
-from stabdiag.recording.source import standing_for
+from stabdiag.recording.source import standing_at
 from stabdiag.recording.torch_private import undispatched
 from stabdiag.rule import measurements
 from stabdiag.subject.outputs import leaves as tensors_of
@@ -187,7 +187,7 @@ class Player:
             if call.random is not None:
                 call.random.restore()
             function = modules[call.module] if call.module is not None else call.function or named(call.name)
-            with standing_for(call.location):
+            with standing_at(call.location):
                 output = function(*mapped(call.args, held), **mapped(call.kwargs, held))
             made.append([tensor for _, tensor in tensors_of(output)] if call.module is not None else _flat(output))
             if call.module is not None:
@@ -203,7 +203,7 @@ class Player:
             for loss in losses[1:]:
                 total = total + loss
             return total
-        with standing_for(self.program.calls[-1].location):
+        with standing_at(self.program.calls[-1].location):
             return self._surrogate(made)
 
     def _surrogate(self, made: list[list[Tensor]]) -> Tensor:

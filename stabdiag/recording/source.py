@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -58,6 +59,8 @@ def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None,
     return list(code.co_positions())
 
 
+_stand: Location | None = None
+_standing: FrameType | None = None
 _Site = tuple[CodeType, int, CodeType | None, int]
 
 
@@ -80,47 +83,47 @@ def _location(at: _Site) -> Location:
     )
 
 
-_standing_for: list[tuple[Location | None, FrameType]] = []
-
-
-@contextmanager
-def standing_for(location: Location | None) -> Iterator[None]:
-    """While the calling function makes a call of the author's in their place: what it comes to outside of any file of theirs
-    belongs to this line."""
-    _standing_for.append((location, sys._getframe(2)))
-    try:
-        yield
-    finally:
-        _standing_for.pop()
-
-
-def here() -> Location | None:
+def here(*, past_ours: bool = False) -> Location | None:
     """Where the running op was called: the innermost frame in the user's own files, else in a library, else None.
 
     Frames of torch, of the standard library and of this tool are passed over; the walk ends at the probe itself, so what
-    started the scan is never blamed.
+    started the scan is never blamed. With `past_ours` it goes on behind it: a script runs below what watches it.
     """
     frame = sys._getframe(1)
     library: CodeType | None = None
     instruction = 0
     passed_ours = True
-    standing = _standing_for[-1][1] if _standing_for else None
-    while frame is not None and frame is not standing:
+    while frame is not None and frame is not _standing:
         code = frame.f_code
         owner = _owner(code.co_filename)
         if owner == "user":
             return _location((code, frame.f_lasti, library, instruction))
         if owner == "ours":
-            if not passed_ours:
+            if not passed_ours and not past_ours:
                 break
         else:
             passed_ours = False
             if owner == "library" and library is None:
                 library, instruction = code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
-    if _standing_for and _standing_for[-1][0] is not None:
-        return _standing_for[-1][0]
-    return _location((library, instruction, library, instruction)) if library is not None else None
+    if _stand is not None and library is not None:
+        return replace(_stand, library=_location((library, instruction, library, instruction)).library)
+    return _location((library, instruction, library, instruction)) if library is not None else _stand
+
+
+@contextmanager
+def standing_at(location: Location | None) -> Iterator[None]:
+    """Let ops that no line of the user's runs belong to this one: a captured line that is played again.
+
+    What lies above the calling function on the stack is whoever asked for that, and no place to look at.
+    """
+    global _stand, _standing
+    before = _stand, _standing
+    _stand, _standing = location, sys._getframe(2)
+    try:
+        yield
+    finally:
+        _stand, _standing = before
 
 
 def of_exception(error: BaseException) -> Location | None:

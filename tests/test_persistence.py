@@ -9,14 +9,15 @@ from stabdiag.judging.persistence import persistent, rechecks
 from stabdiag.trace import Run, SubjectFacts, Trace
 
 ERROR, WARNING, INFO, GONE, UNKNOWN = Severity.ERROR, Severity.WARNING, Severity.INFO, False, None
+Answers = dict[tuple[int, int], object]
 
 
 def trace(*runs: Run) -> Trace:
     return Trace(SubjectFacts("net.py", "Net", 0, "", ""), runs=[Run("float64"), Run("float32"), Run("float16"), *runs])
 
 
-def judged(answers: dict[tuple[int, int], object], fades: Severity | None = None) -> list[Severity]:
-    finding = Finding(ERROR, "", still=lambda run: answers[run.seed, run.step], fades=fades)  # type: ignore[arg-type, return-value]
+def judged(answers: Answers, fades: Severity | None = None) -> list[Severity]:
+    finding = Finding(ERROR, "", still=lambda run: answers[run.seed, run.step], fades=fades)  # type: ignore
     runs = [Run("float32", seed=seed, step=step) for seed, step in answers]
     return [found.severity for found in persistent([finding], trace(*runs))]
 
@@ -46,9 +47,7 @@ def test_asked_are_other_seeds_and_the_first_steps_in_float32() -> None:
         ({(1, 0): UNKNOWN, (0, 2): INFO}, [INFO]),
     ],
 )
-def test_it_must_be_there_in_every_run_that_can_tell(
-    answers: dict[tuple[int, int], object], severities: list[Severity]
-) -> None:
+def test_it_must_be_there_in_every_run_that_can_tell(answers: Answers, severities: list[Severity]) -> None:
     assert judged(answers) == severities
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 
@@ -110,6 +111,6 @@ class _Substitution(EagerMode):
             self._seen[info.name] += 1
             made = result[0] if isinstance(result, tuple) else result
             if source is not None and isinstance(made, Tensor):
-                with torch._C._DisableTorchDispatch(), torch.no_grad():
+                with undispatched(), torch.no_grad():
                     made.copy_(_moved(made, source))
         return result

@@ -27,8 +27,8 @@ GONE = 0.01
 """Length of a gradient, relative to the reference's, below which no step along it does anything, however rough the loss is."""
 DOUBT = 0.25
 """Gradient error from which noise is worth the measuring. In bfloat16 it is 0.003 to 0.11 for healthy networks without batch
-statistics over few elements, and 0.4 to 6 for those with them (`benchmarks/descent.py`), where the exact gradient descends by 0.2
-of its slope or less: all of those are rough."""
+statistics over few elements and 0.4 to 6 for those with them (`benchmarks/descent.py`). The exact gradient of those descends by
+0.2 of its slope or less, so that all of them are rough."""
 TOLD = 0.1
 """Gradient error that is told beside a verdict of "safe": the first digit."""
 

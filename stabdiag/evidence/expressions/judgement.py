@@ -138,6 +138,7 @@ class Judgement:
             label=label,
             notes=told,
             blocks=self._stops(),
+            states=[where["state"] for where in self.breaks.get("float32", {}).values() if where.get("state")],
             evidence={
                 "op_index": self.op.index,
                 "form": self.expression.form,

@@ -36,8 +36,9 @@ def example_inputs():
 
 def loss(output):
     labelled = torch.arange(6) > 5
-    errors = (output[:, 0] - 1).square() * labelled
-    return errors.sum() / labelled.to(errors.dtype).sum()  # expect: SD301
+    errors = (output[:, 0] - 1).square()
+    of_labelled = (errors * labelled).sum() / labelled.to(errors.dtype).sum()  # expect: SD301
+    return of_labelled + 0.1 * output.square().mean()
 ```
 
 ## Good
@@ -66,8 +67,9 @@ def example_inputs():
 
 def loss(output):
     labelled = torch.arange(6) > 5
-    errors = (output[:, 0] - 1).square() * labelled
-    return errors.sum() / labelled.to(errors.dtype).sum().clamp_min(1)
+    errors = (output[:, 0] - 1).square()
+    of_labelled = (errors * labelled).sum() / labelled.to(errors.dtype).sum().clamp_min(1)
+    return of_labelled + 0.1 * output.square().mean()
 ```
 
 ## What it does not detect
@@ -237,9 +239,9 @@ def _fixes(run: Run, birth: Birth, op: Op) -> Iterator[Fix]:
         yield Fix("guarded-root", "keep the operand of the root above 0")
     elif op.name in ("log", "log2", "log10", "log1p"):
         yield Fix("guarded-log", "keep the operand of the logarithm above 0")
-    elif op.name in ("div", "reciprocal", "div_"):
+    elif op.name in ("div", "reciprocal"):
         yield Fix("guarded-division", "keep the divisor away from 0")
-    elif op.name in ("exp", "expm1", "exp_"):
+    elif op.name in ("exp", "expm1"):
         yield Fix("clamp-exponent", "bound the exponent")
     elif op.name in ("_softmax", "_log_softmax"):
         yield Fix("unmask-one-key", "leave at least one finite score in every row")

@@ -14,7 +14,7 @@ from stabdiag.live.watch import Watcher, watch
 try:
     from lightning.pytorch.callbacks import Callback
 except ImportError:
-    from pytorch_lightning.callbacks import Callback
+    from pytorch_lightning.callbacks import Callback  # type: ignore[assignment]
 
 
 class Watch(Callback):  # type: ignore[misc, unused-ignore]

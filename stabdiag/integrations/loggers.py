@@ -16,8 +16,8 @@ def log_to(*loggers: Any) -> Callable[[int, dict[str, float]], None]:
     """The `log` of `stabdiag.watch` that writes to these loggers.
 
     Args:
-        loggers: TensorBoard's SummaryWriter (`add_scalar`), Lightning's (`log_metrics`), a W&B run (`log`), or a function of the
-            step and its scalars. Without any: the W&B run and the MLflow run that this process has started, if it has.
+        loggers: TensorBoard's SummaryWriter (`add_scalar`), Lightning's (`log_metrics`), a W&B run (`log`), or a function of
+            the step and its scalars. Without any: the W&B run and the MLflow run that this process has started, if it has.
 
     Raises:
         TypeError: a logger that can do none of that.

@@ -107,8 +107,9 @@ def test_transformers_trainer_accumulates(folder: Path) -> None:
 
 
 def test_checkpointed_and_compiled_models(folder: Path) -> None:
-    import stabdiag
     from torch.utils.checkpoint import checkpoint
+
+    import stabdiag
 
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -114,7 +114,7 @@ LEVEL = "op"
 BLOCKS = True
 REMEDIES = (
     *("centre-first", "direct-difference", "float32-island", "float32-phases", "float64-island"),
-    *("integer-positions", "two-pass-variance"),
+    *("integer-positions", "no-narrow-cast", "two-pass-variance"),
 )
 
 _OF_ABSOLUTE_ERROR = frozenset((

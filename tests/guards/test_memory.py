@@ -17,7 +17,8 @@ class Cell(nn.Module):
         self.fc = nn.Linear(4, 6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, value = self.fc(x).chunk(2, 1)
+        h = self.fc(x)
+        gate, value = h[:, :3], h[:, 3:]
         gate.sigmoid_()
         return gate * value
 
@@ -26,8 +27,8 @@ def test_what_is_written_to_one_chunk_is_not_written_to_the_other() -> None:
     run = record(Cell(), torch.randn(8, 4))
     product = next(op for op in run.ops if op.name == "mul" and op.phase == "forward")
     first, second = (run.producer(value) for value in product.inputs)
-    assert first is not None and first.name == "sigmoid_"
-    assert second is not None and second.name != "sigmoid_"
+    assert first is not None and first.name == "sigmoid"
+    assert second is not None and second.name != "sigmoid"
 
 
 class Partly(nn.Module):
@@ -47,7 +48,7 @@ def test_the_whole_depends_on_what_was_written_to_a_part() -> None:
     run = record(Partly(), torch.randn(8, 4))
     whole = next(op for op in run.ops if op.name == "exp" and op.phase == "forward")
     made_by = run.producer(whole.inputs[0])
-    assert made_by is not None and made_by.name == "mul_"
+    assert made_by is not None and made_by.name == "mul"
 
 
 def test_flags_and_random_state_are_put_back() -> None:

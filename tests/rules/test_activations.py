@@ -7,14 +7,20 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from stabdiag.scanning.pipeline import scan_model
 from stabdiag.settings.request import ScanRequest
 
-STABLE = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+STABLE = settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # every example is a scan: looking for a smaller one takes minutes
+)
 
 
 def codes(model: nn.Module, x: torch.Tensor, loss: Callable = lambda y: y.square().mean()) -> set[tuple[str, str]]:
@@ -251,7 +257,8 @@ def test_averaging_over_neighbours_again_and_again_leaves_one_line(seed: int, no
 
     torch.manual_seed(seed)
     x = torch.randn(nodes, 16, generator=generator)
-    assert ("SD205", "error") in codes(Graph(20), x)
+    found = codes(Graph(20), x)
+    assert ("SD205", "error") in found if by_row else "SD205" in {code for code, _ in found}
     assert codes(Graph(1), x) == set()
 
 

@@ -10,7 +10,9 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from stabdiag.commands.application import run
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # whoever cancels a job ends the worker with it
+    for name in ("SIGTERM", "SIGHUP", "SIGQUIT"):  # whoever cancels a job or closes the terminal ends the worker with it
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, frame: sys.exit(128 + number))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -12,6 +12,7 @@ whose keyword-only parameters are its thresholds, and declares what others need 
     FACT = Fact(…)              the measure of the whole model that a fix must change (default: the finding's own label; the
                                 verdicts where it blocks)
     RATCHET = Ratchet(…)        a measure that may not get worse than the baseline's, reported as a finding of this rule
+    REMEDIES = ("layer-norm", …)    remedies to try besides those that its findings name as fixes
     explains = ("SD301", …)     codes of symptoms that this rule's finding is the cause of
     MEASUREMENTS = (Measurement(…), ParameterMeasurement(…), …)     facts to be recorded at ops, at parameters
 
@@ -180,6 +181,11 @@ class Rule:
     def ratchet(self) -> Ratchet | None:
         """What may not get worse than the baseline."""
         return getattr(self.module, "RATCHET", None)
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """Names of remedies that may repair its findings, besides those they name."""
+        return tuple(getattr(self.module, "REMEDIES", ()))
 
     @property
     def explains(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Unstable expressions: found, at which line, the value at which each breaks, and what the confirmation costs.
+"""Unstable expressions: found, at which line, how far what feeds them had to move, and what the confirmation costs.
 
     python -m benchmarks.detection.expressions            the table over the models of tests/expressions/zoo.py
     python -m benchmarks.detection.expressions --trained  how large the logits of small trained classifiers become
 
-The second is the measurement behind `stabdiag.evidence.expressions.judgement.REACHED`.
+The second is the measurement behind `stabdiag.evidence.expressions.plausible.REACHED`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from stabdiag.evidence.expressions.judgement import limit_of
+from stabdiag.evidence.expressions.plausible import SPECIAL
 from stabdiag.probe.here import probe_file
 from stabdiag.scanning.pipeline import report_on
 from stabdiag.settings.request import ScanRequest
@@ -53,9 +53,8 @@ def scans(kind: str, styles: dict[str, tuple[str, str]]) -> list[dict[str, objec
         for f in hit:
             for format, kinds in f.evidence.get("breaks", {}).items():
                 for what, where in kinds.items():
-                    size = limit_of(f.evidence["form"], where)
-                    if size is not None and where["how"] not in ("zero", "constant", "observed"):
-                        limits[format, what].append(size)
+                    if where["how"] not in (*SPECIAL, "observed"):
+                        limits[format, what].append(where["moved"])
         rows.append(
             {
                 "found": loud,

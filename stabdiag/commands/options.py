@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stabdiag.errors import UserError
 from stabdiag.settings.config import RUN_KEYS, SUBJECT_KEYS
 from stabdiag.settings.values import keyword_arguments, split
 
@@ -72,6 +73,13 @@ def typed(params: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among a command's parameters, as `stabdiag.settings.config.load` takes them."""
     settable = {key: value for key, value in params.items() if key in RUN_KEYS | SUBJECT_KEYS}
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in settable.items()}
-    values |= {key: split(values[key]) for key in COMMA_SEPARATED if values.get(key)}
+    values |= {key: _listed(key, values[key]) for key in COMMA_SEPARATED if values.get(key)}
     values["arguments"] = keyword_arguments(params.get("arguments") or []) or None
+    return values
+
+
+def _listed(key: str, given: list[str]) -> list[str]:
+    values = split(given)
+    if not values:
+        raise UserError(f"`--{key.replace('_', '-')}` was given without a value; name one, or leave the option out")
     return values

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -13,12 +15,14 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from stabdiag import __version__
 from stabdiag.finding import Finding, Severity
 from stabdiag.repair.attempt import Attempt
 from stabdiag.repair.editing.source import diff, text_of
 from stabdiag.repair.search import Outcome
 from stabdiag.reports.parts.place import one_line
 
+SCHEMA = "stabdiag-fix/v1"
 WIDTH = 160  # where nobody looks: files and pipes
 
 
@@ -39,6 +43,32 @@ def render(outcome: Outcome, *, only_proven: bool = True) -> str:
     for path, edited in sorted(outcome.state.texts.items()):
         text += "\n" + _colored(diff(text_of(Path(path)), edited, _shown(path)), color)
     return text + "".join(f"{line}\n" for line in _by_hand(outcome))
+
+
+def as_json(outcome: Outcome) -> str:
+    """The whole answer as JSON: every attempt, the diff of every file, the verdicts, and what is left."""
+    from stabdiag.reports.json import plain
+
+    document = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "attempts": [
+            {"finding": _named(a.finding), "accepted": a in outcome.accepted, **asdict(a.fix)} for a in outcome.attempts
+        ],
+        "diffs": {_shown(p): diff(text_of(Path(p)), text, _shown(p)) for p, text in sorted(outcome.state.texts.items())},
+        "after_build": outcome.state.after_build,
+        "settings": outcome.state.settings,
+        "precisions": [{"name": p.name, "verdict": p.verdict, "where": p.where} for p in outcome.after.precisions],
+        "advice": _precision(outcome),
+        "left": [{"finding": _named(f), "why": _why_left(f, outcome)} for f in outcome.left],
+    }
+    return json.dumps(plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _named(finding: Finding) -> dict[str, object]:
+    at = finding.location
+    place = {"path": at.path, "line": at.line} if at is not None else None
+    return {"code": finding.code, "name": finding.name, "severity": finding.severity.value, "location": place}
 
 
 def _shown(path: str) -> str:
@@ -68,7 +98,7 @@ def _table(attempts: list[Attempt]) -> Table:
         table.add_row(
             f"{finding.code} {finding.name}{at}",
             fix.name,
-            Text("yes", "green") if fix.proven else Text("no", "red"),
+            Text("untested", "dim") if fix.proven is None else Text("yes", "green") if fix.proven else Text("no", "red"),
             one_line(change),
             one_line(fix.note),
         )
@@ -86,23 +116,39 @@ def _summary(outcome: Outcome) -> list[str]:
         "",
         f"{before} {what} → {after}; fixes: {tried}",
         *(_left(f, outcome) for f in outcome.left),
+        *_precision(outcome),
     ]
+
+
+def _precision(outcome: Outcome) -> list[str]:
+    """Which precision to train in where one does not work and another does: a verdict, not a fix."""
+    rows = {row.name: row for row in outcome.after.precisions}
+    said = []
+    for name, row in rows.items():
+        other = name.replace("float16", "bfloat16") if "bfloat16" not in name else ""
+        usable = other in rows and rows[other].verdict == "safe"
+        if row.verdict in ("fails", "at-risk") and usable:
+            said.append(f"precision: {name} {row.verdict.replace('-', ' ')}, {other} is safe: train in {other}")
+    return said
 
 
 def _left(finding: Finding, outcome: Outcome) -> str:
     """A finding that no proven fix removes, and why."""
     at = finding.location
     where = f" at {at.path}:{at.line}" if at is not None else ""
+    return f"left: {finding.code} {finding.name}{where}: {_why_left(finding, outcome)}"
+
+
+def _why_left(finding: Finding, outcome: Outcome) -> str:
+    at = finding.location
     same = [
         a for a in outcome.attempts if (a.finding.code, a.finding.module) == (finding.code, finding.module) and not a.fix.proven
     ]
     if same:
-        why = f"{same[0].fix.name} is not proven: {one_line(same[0].fix.note)}"
-    elif at is not None and at.library:
-        why = "the line is in a library, which is not edited"
-    else:
-        why = "no remedy applies to this code"
-    return f"left: {finding.code} {finding.name}{where}: {why}"
+        return f"{same[0].fix.name} is not proven: {one_line(same[0].fix.note)}"
+    if at is not None and at.library:
+        return "the line is in a library, which is not edited"
+    return "no remedy applies to this code"
 
 
 def _count(findings: list[Finding]) -> int:
@@ -115,7 +161,7 @@ def _by_hand(outcome: Outcome) -> list[str]:
     if outcome.state.after_build:
         lines += ["", "The model is built outside its file; call this once it is built:", "", "def repair(model):"]
         lines += [f"    {line}" for statement in outcome.state.after_build for line in statement.splitlines()]
-    settings = [a.fix for a in outcome.accepted if a.remedy.kind == "training" and not a.fix.diff]
+    settings = [a.fix for a in outcome.accepted if a.remedy.of_training and not a.fix.diff]
     if settings:
         lines += ["", "In the training script:", ""]
         lines += [f"    {line}" for fix in settings for line in (fix.snippet or fix.title).splitlines()]

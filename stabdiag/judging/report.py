@@ -12,7 +12,8 @@ from stabdiag.errors import ScanError
 from stabdiag.evidence.graph.structure import Weight
 from stabdiag.evidence.signal.depth import END
 from stabdiag.finding import Finding, Severity
-from stabdiag.trace import SubjectFacts
+from stabdiag.judging.operands import Operand
+from stabdiag.trace import Location, SubjectFacts
 
 SCHEMA = "stabdiag/v1"
 VERDICTS = ("safe", "safe-with-scaling", "at-risk", "fails", "not-run")
@@ -38,7 +39,7 @@ class PrecisionVerdict:
     where: str = ""
     output_error: float | None = None
     gradient_error: float | None = None
-    gradient_cosine: float | None = None
+    gradient_projection: float | None = None
     headroom_bits: float | None = None
     gradient_underflow: float | None = None
     loss_scale: float | None = None
@@ -92,8 +93,32 @@ class OpRow:
 
 
 @dataclass(slots=True)
+class Samples:
+    """What the reference run computed, to tell whether an edited model computes the same.
+
+    Attributes:
+        outputs: up to 2,048 values of each output at fixed positions; loss: None where there was none.
+        gradients: parameter name -> up to 64 values of its gradient at fixed positions; norms: parameter name -> its L2 norm.
+    """
+
+    outputs: list[list[float]] = field(default_factory=list)
+    loss: float | None = None
+    gradients: dict[str, list[float]] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class SubjectReport:
-    """All about one scanned model: one element of `runs` in the JSON report."""
+    """All about one scanned model: one element of `runs` in the JSON report.
+
+    What only fixes read, and no report shows:
+        samples: what the reference run computed.
+        ran: precisions that ran to the end, the reference among them.
+        weights, modules, operands, batch_size: what remedies choose their edits by; initialised: parameter name -> where its
+            content was last written.
+        descent: losses of the steps of `ScanRequest.descent`; replayed: for each of `ScanRequest.states` what was not finite in
+            it, "" where all was.
+    """
 
     subject: SubjectFacts
     precisions: list[PrecisionVerdict] = field(default_factory=list)
@@ -104,10 +129,15 @@ class SubjectReport:
     error: ScanError | None = None
     rules_run: list[str] = field(default_factory=list)
     op_rows: list[OpRow] = field(default_factory=list, repr=False)
-    output_sample: list[float] = field(default_factory=list, repr=False)
-    loss_sample: list[float] = field(default_factory=list, repr=False)
+    samples: Samples = field(default_factory=Samples, repr=False)
     weights: list[Weight] = field(default_factory=list, repr=False)
     modules: dict[str, str] = field(default_factory=dict, repr=False)
+    initialised: dict[str, Location | None] = field(default_factory=dict, repr=False)
+    ran: list[str] = field(default_factory=list, repr=False)
+    operands: list[Operand] = field(default_factory=list, repr=False)
+    batch_size: int | None = None
+    descent: list[float] = field(default_factory=list, repr=False)
+    replayed: list[str] = field(default_factory=list, repr=False)
 
     @property
     def gradient_ratio(self) -> float | None:

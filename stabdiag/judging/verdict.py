@@ -6,19 +6,29 @@ predicted only, with per-tensor scaling: the inputs of every matrix product divi
 
 from __future__ import annotations
 
-from math import isfinite, log2
+from math import inf, isfinite, log2
 
+from stabdiag.evidence.numbers.descent import Outcome, descent_of
 from stabdiag.evidence.numbers.loss_scale import LOST_WORTH_SCALING, parameter_gradients, recommended_scale
+from stabdiag.evidence.numbers.poison import harmful, overflowed
 from stabdiag.evidence.numbers.prediction import AUTOCAST_NARROW, headroom, overflowing_counts, overflows
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.report import PrecisionVerdict
+from stabdiag.rule import rule_of
 from stabdiag.trace import Run, Trace
-from stabdiag.trace.counterpart import reference_of
+from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import Format, format_of
 
+EXPECTED_AT_RISK = 1.0  # expected error of the outputs, relative to their spread between samples: all that tells them apart
+FLUSHED_AT_RISK = 0.2  # share of an operand that FP8 loses beside its largest element; healthy weights lose 0.02
 TYPICAL_INDEX = 0.7  # error over the unavoidable one: median of 31 healthy architectures in float16 (bfloat16 0.67)
-ERROR_AT_RISK, ERROR_FAILS = 0.2, 0.5  # relative error of the outputs; healthy architectures reach 0.03 in bfloat16
-COSINE_AT_RISK, COSINE_FAILS = 0.9, 0.5  # of the parameter gradients with the reference's; healthy ones reach 0.967
+_OF_OUTCOME = {
+    Outcome.DESCENDS: "safe",
+    Outcome.ROUGH: "safe",
+    Outcome.NOISY: "at-risk",
+    Outcome.LOST: "fails",
+}
+RANK = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3, "not-run": 0}
 
 
 def verdicts(trace: Trace, findings: list[Finding], asked: list[str]) -> list[PrecisionVerdict]:
@@ -43,29 +53,45 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
         "safe",
         output_error=run.output_error,
         gradient_error=run.gradient_error,
-        gradient_cosine=run.gradient_cosine,
-        headroom_bits=_bits(run, name),
+        gradient_projection=run.gradient_projection,
+        headroom_bits=_bits(trace, run, name),
         mode=run.mode,
         predicted=foreseen.verdict,
         float32_islands=trace.experiments.get("islands", {}).get(name, []),
     )
-    if not _blame(verdict, findings):
-        _measured(verdict, run, trace)
+    _measured(verdict, run, trace)
+    _blame(verdict, findings)
     _scaling(trace, verdict, run.loss_scale, format_of(name))
-    if foreseen.verdict and foreseen.verdict != verdict.verdict:
-        why = f" ({foreseen.reason})" if foreseen.reason else ""
-        verdict.reason = f"{verdict.reason}; predicted {foreseen.verdict}{why}".lstrip("; ")
+    _beside_the_prediction(verdict, foreseen)
     return verdict
 
 
+def _beside_the_prediction(verdict: PrecisionVerdict, foreseen: PrecisionVerdict) -> None:
+    """Say what the prediction says otherwise: it reads ranges and condition numbers off the reference run, nothing else."""
+    said = [verdict.reason] if verdict.reason else []
+    if foreseen.verdict and RANK[foreseen.verdict] > RANK[verdict.verdict]:
+        said.append(f"predicted {foreseen.verdict}" + (f" ({foreseen.reason})" if foreseen.reason else ""))
+    elif foreseen.verdict in ("safe", "safe-with-scaling") and verdict.verdict == "fails" and verdict.name != "float32":
+        said.append("the ranges of the reference run do not show it")
+    verdict.reason = "; ".join(said)
+
+
 def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:
-    """Let the worst finding in the way decide, of several the first that names a line; True when one did."""
-    severities = [finding.severity_in(verdict.name) for finding in findings]
-    for severity, outcome in ((Severity.ERROR, "fails"), (Severity.WARNING, "at-risk")):
-        worst = [finding for finding, its in zip(findings, severities, strict=True) if its is severity]
+    """Let the worst finding decide unless the numbers are worse, of several the first that names a line; True if there is one.
+
+    An error that blocks the precision fails it. A warning that does puts it at risk, and so does any other error that shows in
+    it: a network of dead units or a logarithm that comes near 0 can be trained in no precision without a second look.
+    """
+    blocking = [finding.severity_in(verdict.name) for finding in findings]
+    others = [f.severity is Severity.ERROR and verdict.name in f.precisions and not rule_of(f).blocks for f in findings]
+    fatal = [severity is Severity.ERROR for severity in blocking]
+    risky = [severity is Severity.WARNING or other for severity, other in zip(blocking, others, strict=True)]
+    for decides, outcome in ((fatal, "fails"), (risky, "at-risk")):
+        worst = [finding for finding, does in zip(findings, decides, strict=True) if does]
         if worst:
             blamed = next((f for f in worst if f.location is not None), worst[0])
-            verdict.verdict, verdict.reason = outcome, f"{blamed.code} {blamed.name}"
+            if RANK[outcome] >= RANK[verdict.verdict]:
+                verdict.verdict, verdict.reason = outcome, f"{blamed.code} {blamed.name}"
             if blamed.location is not None:
                 verdict.where = f"{blamed.location.path}:{blamed.location.line}"
             return True
@@ -80,18 +106,12 @@ def _measured(verdict: PrecisionVerdict, run: Run, trace: Trace) -> None:
     if run.nonfinite_gradient is not None:
         verdict.verdict, verdict.reason = "fails", f"the gradient of {run.nonfinite_gradient} is not finite"
         return
-    error, cosine = run.output_error, run.gradient_cosine
-    lost = run.gradient_error is not None and cosine is None and run.gradient_error >= 1.0
-    reasons = []
-    if error is not None and error > ERROR_AT_RISK:
-        reasons.append((error > ERROR_FAILS, f"the outputs are off by {error:.0%}, as rounding inputs and weights implies"))
-    if cosine is not None and cosine < COSINE_AT_RISK:
-        reasons.append((cosine < COSINE_FAILS, f"the gradients point elsewhere (cosine {cosine:.2f})"))
-    if lost and any(p.gradient is not None and p.gradient.max_abs for p in (trace.base or run).parameters):
-        reasons.append((True, "the gradients are lost"))
+    descent = descent_of(trace, run)
+    if descent is None:
+        return
+    verdict.verdict, verdict.reason = _OF_OUTCOME[descent.outcome], descent.told
+    if descent.outcome is Outcome.LOST:
         verdict.where = _where_gradients_go(run, trace)
-    if reasons:
-        verdict.verdict, verdict.reason = ("fails" if max(reasons)[0] else "at-risk"), max(reasons)[1]
 
 
 def _where_gradients_go(run: Run, trace: Trace) -> str:
@@ -105,9 +125,20 @@ def _where_gradients_go(run: Run, trace: Trace) -> str:
     return ""
 
 
-def _bits(run: Run, name: str) -> float | None:
+def _bits(trace: Trace, run: Run, name: str) -> float | None:
+    """Headroom of a run in bits; negative where values overflow, None where they do and their true size is not known."""
+    reference, format = reference_of(trace), format_of(name)
+    there = Counterparts(run, reference) if reference is not None else None
     tightest = headroom(run, name)
-    return tightest[0] if tightest is not None else None
+    bits = tightest[0] if tightest is not None else None
+    for birth in harmful(run):
+        if birth.op.phase == "backward" or birth.value.stats is None or birth.value.stats.nan:
+            continue
+        largest = overflowed(run, birth, there, format)
+        if largest is None:
+            return None
+        bits = min(inf if bits is None else bits, log2(format.max / largest))
+    return bits
 
 
 def _scaling(trace: Trace, verdict: PrecisionVerdict, scale: float, format: Format) -> None:
@@ -159,11 +190,12 @@ def predict(trace: Trace, name: str) -> PrecisionVerdict:
         )
         verdict.where = f"{at.path}:{at.line}" if at is not None else ""
     else:
-        verdict.headroom_bits = _bits(reference, name)
+        tightest = headroom(reference, name)
+        verdict.headroom_bits = tightest[0] if tightest is not None else None
     if error is not None and verdict.verdict != "fails":
         verdict.output_error = error
-        if error > ERROR_AT_RISK:
-            verdict.verdict = "fails" if error > ERROR_FAILS else "at-risk"
+        if error > EXPECTED_AT_RISK:
+            verdict.verdict = "at-risk"
             verdict.reason = f"an error of {error:.2g} is expected (κ = {kappa:.3g})"
     _scaling(trace, verdict, recommended_scale(trace, name), format)
     return verdict
@@ -181,7 +213,7 @@ def _fp8(verdict: PrecisionVerdict, reference: Run, format: Format) -> None:
             share = stats.below(floor) if stats is not None and floor else 0.0
             if isfinite(share) and share > worst:
                 worst, site = share, op.layer or op.module
-    if worst > ERROR_AT_RISK:
+    if worst > FLUSHED_AT_RISK:
         verdict.verdict, verdict.reason = (
             "at-risk",
             f"{worst:.0%} of an input of `{site}` is too small beside its largest element",

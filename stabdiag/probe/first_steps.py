@@ -15,6 +15,7 @@ from stabdiag.probe.optimizer import Chosen, choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import Trainer
 from stabdiag.settings.request import ScanRequest
+from stabdiag.subject.frames import whole
 from stabdiag.trace import Run
 
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -52,7 +53,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, 
             _compare(chosen, weights, names, found, request.stochastic_rounding)
             taken += 1
     except Exception as raised:
-        error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
+        error = whole(raised, 300)
     chosen.zero_grad(stage.model)
     return {
         "optimizer": chosen.facts,

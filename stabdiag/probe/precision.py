@@ -1,9 +1,12 @@
-"""Precisions as ways to run: what is cast, whether autocast is on, and how an op runs when 16 bits are emulated.
+"""Precisions as ways to run: what is cast, whether autocast is on, and how an op runs in the reference and in emulated 16 bits.
 
 Emulated: matrix products, convolutions, reductions, normalisations and losses compute in float32 and their result is rounded
 to the format, which is what a GPU with float32 accumulation does. Pointwise kernels round every result in either case, so they
 run as they are. CPU half kernels can be 200 times slower (convolution) and keep statistics in float16 where a GPU does not;
 their troubles would be this device's, not the model's.
+
+Unrounded: the float64 run is what the others are measured against, so what the author casts to 16 bits stays float64 there.
+Else the reference would lose the same digits, and nobody would see them go.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from torch.utils._pytree import tree_map
 from stabdiag.recording.operator import Operator
 
 HALF = (torch.float16, torch.bfloat16)
+NARROW = (*HALF, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
+"""Formats with fewer digits than any that a whole model is trained in without a second thought."""
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Saved statistics that GPU kernels hand on in float32 even when their input is 16-bit.
 _STATISTICS_IN_FLOAT32 = (
@@ -93,6 +98,19 @@ def cast(tree: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return tree_map(one, tree)
 
 
+def unrounded(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Run one op of the reference: a result that is asked for in a narrow format is float64, narrow operands are read as such.
+
+    Casts to float32 stay. They say what the author keeps wide in every precision, which predictions go by, and no model that
+    is trained in float32 could tell the difference.
+    """
+    if kwargs.get("dtype") in NARROW:
+        kwargs = {**kwargs, "dtype": torch.float64}
+    if not info.view and not info.mutates and any(t.dtype in NARROW for t in _tensors(args, kwargs)):
+        args, kwargs = tree_map(_double, (list(args), kwargs))
+    return func(*args, **kwargs)
+
+
 def emulated(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run one op with float32 arithmetic, its 16-bit inputs read exactly and its result rounded to their format."""
     if info.view or info.pointwise or info.name in _KEEP_NATIVE or not info.made:
@@ -144,6 +162,10 @@ def _tensors(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
         elif isinstance(a, (list, tuple)):
             flat.extend(t for t in a if isinstance(t, Tensor))
     return flat
+
+
+def _double(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.dtype in NARROW else leaf
 
 
 def _upcast(leaf: Any) -> Any:

@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stabdiag.probe.guest import as_found, seed_everything
-from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision
+from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision, unrounded
 from stabdiag.recording import stats
 from stabdiag.recording.numerical import about_numbers
-from stabdiag.recording.reference import Reference, distance, part
+from stabdiag.recording.reference import Outputs, Reference, difference, part
 from stabdiag.recording.replay import Replay
 from stabdiag.recording.source import of_exception
 from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
+from stabdiag.subject.frames import whole
 from stabdiag.subject.subject import Inputs, Subject
 from stabdiag.trace import Parameter, Raised, Run, Stats
 
 SEED = 20_000
+_OF_GRADIENT = 64  # values of each parameter's gradient that are kept; models have hundreds of parameters
 
 
 @dataclass
@@ -34,11 +36,17 @@ class Stage:
     precision: Precision
     device: torch.device
     emulate: bool
+    unrounded: bool = False
 
     @property
     def mode(self) -> str:
         """How 16-bit arithmetic is done."""
         return "emulated" if self.emulate else "native"
+
+    @property
+    def execute(self) -> Execute:
+        """How an op is run."""
+        return emulated if self.emulate else unrounded if self.unrounded else plain
 
 
 @dataclass
@@ -49,6 +57,8 @@ class Recorder:
         subject: what is run; device: where; measurements: what rules want recorded.
         replay: random draws of the first run on each batch, given back to the later ones.
         reference: samples of the reference run on batch 0, once it was recorded; experiments compare against it.
+        doubtful: parts of the unscaled gradients of precisions whose descent is in doubt.
+        unrounded: whether the float64 runs undo the author's casts to narrow formats; False where the model cannot do without.
     """
 
     subject: Subject
@@ -56,6 +66,8 @@ class Recorder:
     measurements: list[Measurement | ParameterMeasurement] = field(default_factory=list)
     replays: dict[Any, Replay] = field(default_factory=dict)
     reference: Reference | None = None
+    unrounded: bool = True
+    doubtful: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str, *, model: nn.Module | None = None, emulate: bool | None = None) -> Iterator[Stage]:
@@ -67,7 +79,7 @@ class Recorder:
         with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
             if not self.subject.keeps_mode:
                 model.train()
-            yield Stage(model, how, self.device, emulate)
+            yield Stage(model, how, self.device, emulate, self.unrounded and how.cast == torch.float64)
 
     def inputs(self, stage: Stage, batch: int) -> Inputs:
         """Batch `batch`, floating-point tensors in the stage's precision."""
@@ -88,6 +100,7 @@ class Recorder:
         against: Reference | None = None,
         keep_gradients: bool = False,
         within: AbstractContextManager[Any] | None = None,
+        inputs: Inputs | None = None,
     ) -> Run:
         """Run and record one forward and backward pass.
 
@@ -96,52 +109,57 @@ class Recorder:
             batch: which batch; seed, step: recorded in the Run, see there.
             scale: what the gradient of the loss starts from (a power of two); statistics of parameter gradients are unscaled.
             measure: whether to take the rules' measurements.
-            keep: filled with what later runs are compared against.
+            keep: filled with what later runs are compared against; with `against` with outputs and gradients only.
             against: what this run is compared against.
             keep_gradients: leave `parameter.grad` in place (for an optimizer step).
             within: a context around the model's code, that changes how it runs.
+            inputs: instead of those of the batch, from `inputs()`.
 
         Returns:
             The Run. An exception raised by the user's code ends it early and is told in `run.error`; results up to there stay.
         """
         run = Run(stage.precision.name, mode=stage.mode, seed=seed, step=step, loss_scale=scale)
         seed_everything(SEED + batch)
-        inputs = self.inputs(stage, batch)
+        inputs = self.inputs(stage, batch) if inputs is None else inputs
         replay = self.replays.get((batch, seed, step))
-        execute: Execute = emulated if stage.emulate else plain
+        execute = stage.execute
         if replay is None:
             replay = self.replays[(batch, seed, step)] = Replay()
             execute = replay.recording(execute)
         else:
             execute = replay.replaying(execute)
-        compare = keep.keeper() if keep is not None else against.comparer(scale) if against is not None else None
+        compare = against.comparer(scale) if against is not None else keep.keeper() if keep is not None else None
         wanted = [m for m in self.measurements if measure and (not m.precisions or run.precision in m.precisions)]
         at_ops = [m for m in wanted if isinstance(m, Measurement)]
         tracer = Tracer(stage.model, run, execute=execute, measurements=at_ops, compare=compare)
         broken_before = nonfinite_buffers(stage.model)
         for name, tensor in named_tensors(inputs):
             tracer.leaf(tensor, "input", name)
-        outputs: list[Tensor] = []  # parts of them: whole, they would lie in memory beside the backward pass
+        outputs = Outputs([])  # parts of them: whole, they would lie in memory beside the backward pass
         try:
             with torch.enable_grad(), tracer, within or nullcontext():
                 outputs = self._step(stage, tracer, inputs, scale)
         except Exception as error:
-            run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            run.error = whole(error)
             run.raised = _raised(tracer, error)
+            run.error_phase, run.error_at = tracer.phase, of_exception(error)
+            if run.error_at is None and tracer.phase == "backward" and tracer.differentiating is not None:
+                run.error_at = tracer.differentiating.location
         at_parameters = [m for m in wanted if isinstance(m, ParameterMeasurement)]
         run.parameters = parameters(stage.model, scale, at_parameters, tracer.stats_of)
         run.poisoned_buffers = sorted(nonfinite_buffers(stage.model) - broken_before)
         buffers = dict(stage.model.named_buffers())
         run.buffers = {n: s for n, s in zip(buffers, stats.measure_all(buffers.values()), strict=True) if s is not None}
         gradients = {n: p.grad for n, p in stage.model.named_parameters() if p.grad is not None}
-        if keep is not None:
-            keep.outputs = outputs
-            keep.gradients = {n: part(g) for n, g in gradients.items()}
+        if run.precision in ("float64", "float32") and (batch, seed, step) == (0, 0, 0):
+            sampled = ((name, stats.sample(gradient, _OF_GRADIENT)) for name, gradient in gradients.items())
+            run.gradient_samples = {n: [float(x) / scale for x in values] for n, values in sampled if values is not None}
+        kept = keep if keep is not None else Reference()
+        kept.outputs = outputs
+        if keep is not None or against is not None:
+            kept.gradients = {n: part(g) / scale for n, g in gradients.items()}
         if against is not None and run.error is None:
-            run.output_error, _ = distance(outputs, against.outputs)
-            names = [n for n in against.gradients if n in gradients]
-            have = [part(gradients[n]) / scale for n in names]
-            run.gradient_error, run.gradient_cosine = distance(have, [against.gradients[n] for n in names])
+            _compare(run, kept, against)
         if not keep_gradients:
             for parameter in stage.model.parameters():
                 parameter.grad = None
@@ -159,36 +177,37 @@ class Recorder:
         run = Run(stage.precision.name, mode=stage.mode)
         seed_everything(SEED)
         replay = self.replays.get((0, 0, 0), Replay())
-        how = execute or (emulated if stage.emulate else plain)
+        how = execute or stage.execute
         compare = against.comparer() if against is not None else None
         tracer = Tracer(stage.model, run, execute=replay.replaying(how), compare=compare, statistics=False)
         for name, tensor in named_tensors(inputs):
             tracer.leaf(tensor, "input", name)
-        outputs: list[Tensor] = []
+        outputs = Outputs([])
         try:
             with torch.no_grad(), tracer, stage.precision.context(stage.device.type):
                 loss, outputs = self._forward(stage, tracer, inputs)
                 run.loss = float(loss)
         except Exception as error:
-            run.error = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        if against is not None and outputs:
-            run.output_error, _ = distance(outputs, against.outputs)
+            run.error = whole(error)
+        if against is not None:
+            run.output_error = difference(outputs.parts, against.outputs.parts, against.outputs.spread).error
         return run
 
-    def _step(self, stage: Stage, tracer: Tracer, inputs: Inputs, scale: float) -> list[Tensor]:
-        """Run it; returns the parts of the outputs."""
+    def _step(self, stage: Stage, tracer: Tracer, inputs: Inputs, scale: float) -> Outputs:
+        """Run it."""
         run = tracer.run
         with stage.precision.context(stage.device.type):
-            loss, parts = self._forward(stage, tracer, inputs)
+            loss, outputs = self._forward(stage, tracer, inputs)
+        run.state = _written(tracer, stage.model)
         run.loss = float(loss.detach())
         if loss.requires_grad:
             tracer.watch_gradients(loss)
             tracer.phase = "backward"
             backward(loss, scale)
-        return parts
+        return outputs
 
-    def _forward(self, stage: Stage, tracer: Tracer, inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
-        """Forward and loss; returns the loss and the parts of the outputs. What runs behind the last model is the loss."""
+    def _forward(self, stage: Stage, tracer: Tracer, inputs: Inputs) -> tuple[Tensor, Outputs]:
+        """Forward and loss; returns the loss and the outputs. What runs behind the last model is the loss."""
         run = tracer.run
         outputs: list[Any] = []
         behind = 0
@@ -201,21 +220,36 @@ class Recorder:
         output = self.subject.play(stage.model, inputs, returned)
         for op in run.ops[behind:]:
             op.phase = "loss"
-        parts = self._outputs(tracer, outputs)
+        noted = self._outputs(tracer, outputs)
         tracer.phase = "loss"
         loss = self.subject.loss(output, inputs)
         run.loss_value = tracer.value_of(loss)
-        return loss, parts
+        return loss, noted
 
-    def _outputs(self, tracer: Tracer, outputs: list[Any]) -> list[Tensor]:
-        """Note what the models returned; returns the part of each tensor."""
+    def _outputs(self, tracer: Tracer, outputs: list[Any]) -> Outputs:
+        """Note what the models returned."""
         run = tracer.run
         found = [t for output in outputs for _, t in named_tensors(output) if t.is_floating_point()]
         run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             if run.precision in ("float64", "float32"):
-                run.output_sample = [float(x) for t in found if (taken := stats.sample(t)) is not None for x in taken]
-            return [part(t) for t in found if stats.has_memory(t)]
+                taken = (stats.sample(t) for t in found)
+                run.output_samples = [[float(x) for x in values] for values in taken if values is not None]
+            return Outputs([t for t in found if stats.has_memory(t)], against=run.precision in ("float64", "float32"))
+
+
+def _compare(run: Run, kept: Reference, against: Reference) -> None:
+    """Outputs and parameter gradients of a run against those of the reference."""
+    run.output_error = difference(kept.outputs.parts, against.outputs.parts, against.outputs.spread).error
+    names = [n for n in against.gradients if n in kept.gradients]
+    apart = difference([kept.gradients[n] for n in names], [against.gradients[n] for n in names])
+    run.gradient_error, run.gradient_projection = apart.error, apart.projection
+
+
+def _written(tracer: Tracer, model: nn.Module) -> dict[str, int]:
+    """What buffers and parameters hold that are not what they were: ids of results by name."""
+    held = {name: tracer.value_of(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return {name: i for name, i in held.items() if i is not None and tracer.run.values[i].op is not None}
 
 
 def _raised(tracer: Tracer, error: Exception) -> Raised | None:

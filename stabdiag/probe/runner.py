@@ -6,16 +6,18 @@ What to run is decided from counted work before anything runs, so that two scans
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from stabdiag.evidence.numbers.descent import in_doubt
 from stabdiag.evidence.numbers.loss_scale import recommended_scale
 from stabdiag.probe import optimizer
 from stabdiag.probe.experiments import experiments
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.merge import merge
 from stabdiag.probe.plan import Plan, plan
-from stabdiag.probe.recorder import Recorder
+from stabdiag.probe.recorder import Recorder, Stage
 from stabdiag.recording.reference import Reference
 from stabdiag.rule import measurements
 from stabdiag.settings.request import ScanRequest
@@ -70,9 +72,11 @@ def probe(
 def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Reference:
     """Record the float64 run that every other one is compared against; float32 takes its place where float64 cannot run."""
     progress("float64", 0.0)
-    reference = Reference()
-    with recorder.stage("float64") as stage:
-        run = recorder.record(stage, keep=reference, measure=False)
+    run, reference = _double(recorder)
+    if run.error is not None and recorder.unrounded:  # perhaps a buffer or a branch cannot do without the author's cast
+        recorder.unrounded = False
+        recorder.replays.clear()
+        run, reference = _double(recorder)
     if run.error is None:
         trace.runs.append(run)
         return reference
@@ -80,6 +84,12 @@ def _reference(recorder: Recorder, trace: Trace, progress: Progress) -> Referenc
         trace.not_run.append(NotRun("float64", f"{run.error}; float32 is the reference"))
     recorder.replays.clear()
     return Reference()
+
+
+def _double(recorder: Recorder) -> tuple[Run, Reference]:
+    reference = Reference()
+    with recorder.stage("float64") as stage:
+        return recorder.record(stage, keep=reference, measure=False), reference
 
 
 def _needs_the_cpu(trace: Trace) -> bool:
@@ -92,8 +102,10 @@ def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, re
     progress("float32", todo.done(trace))
     compared = trace.run("float64") is not None
     with recorder.stage("float32") as stage:
-        keep, against = (None, reference) if compared else (reference, None)
-        run = recorder.record(stage, keep=keep, against=against, keep_gradients=todo.two_time)
+        if compared:
+            run = _compared(recorder, stage, reference, keep_gradients=todo.two_time)
+        else:
+            run = recorder.record(stage, keep=reference, keep_gradients=todo.two_time)
         trace.runs.append(run)
         if run.error is None and todo.two_time:
             first = trace.experiments["first_steps"] = advance(recorder, stage, 2, request, run)
@@ -120,10 +132,19 @@ def _low_precision(recorder: Recorder, trace: Trace, name: str, reference: Refer
     """One 16-bit precision, with the loss scale that the reference run recommends; the reason where it cannot run."""
     scale = recommended_scale(trace, name)
     with recorder.stage(name) as stage:
-        run = recorder.record(stage, against=reference, scale=scale)
+        run = _compared(recorder, stage, reference, scale=scale)
     if run.error is not None and run.raised is None and _not_about_numbers(run):
         trace.not_run.append(NotRun(name, run.error))
     trace.runs.append(run)  # also when it broke: what was recorded up to there may say why
+
+
+def _compared(recorder: Recorder, stage: Stage, reference: Reference, **how: Any) -> Run:
+    """Record a run against the reference; its gradients are kept where they must be tried."""
+    own = Reference()
+    run = recorder.record(stage, keep=own, against=reference, **how)
+    if in_doubt(run):
+        recorder.doubtful[run.precision] = own.gradients
+    return run
 
 
 def _not_about_numbers(run: Run) -> bool:

@@ -6,7 +6,7 @@ those ops again, many variations of the operands at a time, in any format, and s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import Operator, operator
 from stabdiag.recording.tracer import Execute
 from stabdiag.trace import Run
+from stabdiag.trace.ops import base_name
 
 
 class DivergedError(Exception):
@@ -69,7 +70,7 @@ class Excerpts(EagerMode):
         if not info.traced:
             return func(*args, **kwargs)
         index, self._index = self._index, self._index + 1
-        if index >= len(self._run.ops) or self._run.ops[index].name != info.name:
+        if index >= len(self._run.ops) or self._run.ops[index].name != base_name(info.name):
             raise DivergedError
         if index in self._wanted:
             self._keep(index, func, info, args, kwargs)
@@ -95,18 +96,18 @@ class Lanes:
     Attributes:
         operand, value, gradient, inner: how many elements are not finite: of the dangerous op's operand, of the result, of the
             operand's gradient (0 where it is finite again at the sources), of the dangerous op's own result.
+        crossed: elements of the signed value whose sign is not that of the first variation.
         low, high: extremes of the link; gap: its largest spread along a dimension, NaN without one.
-        at: smallest magnitude of the link where the result is not finite, NaN where their shapes differ or nothing broke.
     """
 
     operand: list[int]
     value: list[int]
     gradient: list[int]
     inner: list[int]
+    crossed: list[int]
     low: list[float]
     high: list[float]
     gap: list[float]
-    at: list[float]
 
 
 @dataclass
@@ -115,33 +116,59 @@ class Subexpression:
 
     Attributes:
         before: steps from the sources to the operand; after: from the dangerous op to the end.
-        sources: ids of the values that are varied; positive: those that stay at or above 0.
-        operand, link, danger, end: ids of values, see `stabdiag.evidence.expressions.forms`; danger: the dangerous op's result.
+        sources: ids of the values that are varied.
+        operand, link, signed, danger, end: ids of values, see `stabdiag.evidence.expressions.forms`;
+            danger: the dangerous op's result.
         values: what was recorded, by value id.
     """
 
     before: list[Step]
     after: list[Step]
     sources: list[int]
-    positive: set[int]
     operand: int
     link: int
+    signed: int
     danger: int
     end: int
     gap_dim: int | None
     differentiate: bool
     values: dict[int, Tensor] = field(repr=False, default_factory=dict)
 
-    def vary(self, variations: Sequence[tuple[float, float]], dtype: torch.dtype) -> Lanes:
-        """Run with every source replaced by `scale · source + shift · largest|source|`, one lane per (scale, shift)."""
+    def vary(self, lanes: dict[int, Tensor], dtype: torch.dtype) -> Lanes:
+        """Run with the sources replaced; `lanes` holds, by value id, one variation along the first dimension each."""
+        sources = [lanes[i].to(dtype) for i in self.sources]
+        return self._run(sources, self._fixed(dtype))
+
+    def distances(self, lanes: dict[int, Tensor], distance: Callable[[Tensor], Tensor]) -> Tensor:
+        """The smallest distance of the signed value to where the dangerous op ends, per lane, in float64."""
+        fixed = self._fixed(torch.float64)
+        with torch.no_grad():
+            (signed,) = _lanewise(self._upstream, [lanes[i].double() for i in self.sources], fixed, [self.signed])
+        return torch.nan_to_num(distance(signed).reshape(len(signed), -1), nan=torch.inf).amin(1)
+
+    def slope(self, point: dict[int, Tensor], distance: Callable[[Tensor], Tensor]) -> dict[int, Tensor]:
+        """The gradient of the smallest distance with respect to the sources at one point, in float64; 0 where there is none."""
+        leaves = [point[i].detach().double().clone().requires_grad_() for i in self.sources]
+        with torch.enable_grad():
+            (signed,) = self._upstream(leaves, self._fixed(torch.float64), [self.signed])
+            apart = torch.nan_to_num(distance(signed), nan=torch.inf).flatten()
+            nearest = apart[apart.argmin()]  # of equal ones a single one
+            if not nearest.requires_grad:
+                return {i: torch.zeros_like(leaf) for i, leaf in zip(self.sources, leaves, strict=True)}
+            found = torch.autograd.grad(nearest, leaves, allow_unused=True)
+        return {
+            i: torch.zeros_like(leaf) if g is None else torch.nan_to_num(g, 0.0, 0.0, 0.0)
+            for i, leaf, g in zip(self.sources, leaves, found, strict=True)
+        }
+
+    def _fixed(self, dtype: torch.dtype) -> dict[int, Tensor]:
         read = {i for step in (*self.before, *self.after) for i in step.slots.values()}
-        fixed = {i: _cast(self.values[i], dtype) for i in {*read, self.operand, self.link} if i in self.values}
-        scale = torch.tensor([a for a, _ in variations], dtype=torch.float64)
-        shift = torch.tensor([b for _, b in variations], dtype=torch.float64)
-        lanes = [_varied(self.values[i], scale, shift, i in self.positive).to(dtype) for i in self.sources]
+        return {i: _cast(self.values[i], dtype) for i in {*read, self.operand, self.link, self.signed} if i in self.values}
+
+    def _run(self, lanes: list[Tensor], fixed: dict[int, Tensor]) -> Lanes:
         needed = [i for step in self.after for i in step.slots.values()]
         varied = {*self.sources, *(o for step in self.before for o in step.outputs)}
-        handed = list(dict.fromkeys([self.operand, self.link, *(i for i in needed if i in varied)]))
+        handed = list(dict.fromkeys([self.operand, self.link, self.signed, *(i for i in needed if i in varied)]))
         lanes = [lane.requires_grad_(self.differentiate) for lane in lanes]
         with torch.set_grad_enabled(self.differentiate):
             upstream = _lanewise(self._upstream, lanes, fixed, handed)
@@ -158,10 +185,9 @@ class Subexpression:
         lost = _lost(gradients.get(self.operand), given[self.operand], lanes)
         for i in across:
             lost = lost + _lost(gradients.get(i), leaves[i], [leaves[i]])
-        at = _smallest_broken(given[self.link].detach().double(), result.detach(), gradients.get(self.operand))
         low, high, gap = extremes(given[self.link].detach(), self.gap_dim)
         counts = (_broken(given[self.operand].detach()), _broken(result.detach()), lost, _broken(inner.detach()))
-        return Lanes(*(part.tolist() for part in (*counts, low, high, gap, at)))
+        return Lanes(*(part.tolist() for part in (*counts, _crossed(given[self.signed].detach()), low, high, gap)))
 
     def _numerator(self) -> list[int]:
         """What the dangerous op divides: its gradient is lost with the quotient's."""
@@ -180,19 +206,6 @@ class Subexpression:
         for step in self.after:
             step.run(values)
         return values[self.end], values[self.danger]
-
-
-def _varied(source: Tensor, scale: Tensor, shift: Tensor, positive: bool) -> Tensor:
-    """What is not finite stays: masks are part of the expression. What is 0 as built is varied around 0, within 1 times k."""
-    shape = (-1,) + (1,) * source.dim()
-    finite = torch.isfinite(source)
-    largest = source[finite].abs().max().double() if bool(finite.any()) else source.new_zeros((), dtype=torch.float64)
-    if float(largest) == 0:  # a layer that starts at 0 does not stay there
-        places = torch.arange(source.numel(), dtype=torch.float64, device=source.device).view(source.shape)
-        source, largest = torch.cos(places), largest + 1
-        scale = torch.where(scale == 1, 0, scale)
-    moved = source.double() * scale.to(source.device).view(shape) + shift.to(source.device).view(shape) * largest
-    return torch.where(finite, moved.clamp(min=0) if positive else moved, source.double())
 
 
 def _lost(gradient: Tensor | None, operand: Tensor, sources: list[Tensor]) -> Tensor:
@@ -223,14 +236,10 @@ def _broken(tensor: Tensor) -> Tensor:
     return (~torch.isfinite(tensor)).reshape(len(tensor), -1).sum(1)
 
 
-def _smallest_broken(link: Tensor, result: Tensor, gradient: Tensor | None) -> Tensor:
-    at = link.new_full((len(link),), torch.nan)
-    for broken in (result, gradient):
-        if broken is not None and broken.shape == link.shape:
-            magnitudes = torch.where(~torch.isfinite(broken) & torch.isfinite(link), link.abs(), torch.inf)
-            here = magnitudes.reshape(len(link), -1).amin(1)
-            at = torch.fmin(at, torch.where(here < torch.inf, here, torch.nan))
-    return at
+def _crossed(signed: Tensor) -> Tensor:
+    """How many elements have another sign than in the first lane."""
+    before = signed[:1].double()
+    return ((signed.double() * before < 0) & torch.isfinite(before)).reshape(len(signed), -1).sum(1)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

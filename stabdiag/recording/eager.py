@@ -2,7 +2,8 @@
 
 torch guards its optimizers and every dispatch mode against being compiled, and imports all of `torch._dynamo` to do so: 1.7 s
 of CPU time on the way to the first step, where `import torch` takes 2.1 s (`benchmarks/start.py`). In the worker a stand-in
-answers what those guards ask. A model that wants the compiler itself gets it: any other question loads the real thing.
+answers what those guards ask, and `torch.compile` gives back what it was given: the ops that a compiled region hides are what a
+scan is about.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _NAME = "torch._dynamo"
@@ -46,5 +48,12 @@ class _StandIn(ModuleType):
 
 
 def without_compiler() -> None:
-    """Let the stand-in take the compiler's place until something asks for more than a guard; call it once torch is imported."""
+    """Let the stand-in take the compiler's place until something asks for more than a guard, and let `torch.compile` (a call, a
+    decorator, `module.compile()`) leave its argument eager; call it once torch is imported."""
     sys.modules.setdefault(_NAME, _StandIn(_NAME))
+    torch.compile = _eager
+    torch.nn.Module.compile = lambda self, *arguments, **options: None  # type: ignore[method-assign]
+
+
+def _eager(model: Any = None, **options: Any) -> Any:
+    return model if model is not None else _eager

@@ -1,5 +1,8 @@
 """Error against a reference run: the same op of two runs compared on a fixed sample of its result.
 
+The outputs are compared by what tells samples apart: their error is relative to the spread between samples, since what all
+samples have in common (a bias, an offset) teaches and decides nothing.
+
 Samples of the reference are kept (a few thousand values per result), never its tensors; both runs see the same weights, inputs
 and random draws, so what differs is the arithmetic. Ops are matched by where they are called, not by position: autocast and
 casts insert ops of their own.
@@ -8,6 +11,8 @@ casts insert ops of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -27,12 +32,25 @@ WHOLE = 1 << 18
 within 0.3 % of the whole's, and a copy of everything in float64 would take twice the memory of the model."""
 
 
+ALIKE = 1e-6
+"""Samples whose outputs differ by less, relatively, are the same but for rounding: the model makes no difference."""
+
+
+class Outputs:
+    """The parts of the outputs of a run and, where they are to be compared against, the size that errors are relative to."""
+
+    def __init__(self, tensors: list[Tensor], *, against: bool = False) -> None:
+        self.parts = [part(t) for t in tensors]
+        sizes = (_spread(t) * p.numel() for t, p in zip(tensors, self.parts, strict=True)) if against else ()
+        self.spread = sum(sizes) ** 0.5
+
+
 class Reference:
-    """Samples of every measured result of the reference run; its outputs and parameter gradients as `part` of each."""
+    """Samples of every measured result of the reference run; its outputs; its parameter gradients as `part` of each."""
 
     def __init__(self) -> None:
         self.results: dict[_Key, tuple[tuple[int, ...], Sample | None]] = {}
-        self.outputs: list[Tensor] = []
+        self.outputs = Outputs([])
         self.gradients: dict[str, Tensor] = {}
 
     def keeper(self) -> Callable[[Op, Value, Tensor], None]:
@@ -54,8 +72,11 @@ class Reference:
             if kept is not None and kept[0] == value.shape:
                 compared = relative_error if tensor.dtype.is_floating_point else _share_that_differs
                 taken = _sample(tensor)
-                scaled = op.phase == "backward" and scale != 1.0 and taken is not None and tensor.dtype.is_floating_point
-                value.error = compared(taken / scale if scaled and taken is not None else taken, kept[1])
+                value.error = compared(taken, kept[1])
+                if op.phase == "backward" and scale != 1.0 and taken is not None and tensor.dtype.is_floating_point:
+                    # What carries the gradient is scaled, factors of derivatives are not; the wrong reading is off by it.
+                    errors = (value.error, compared(taken / scale, kept[1]))
+                    value.error = min((e for e in errors if e is not None), default=None)
 
         return compare
 
@@ -64,6 +85,13 @@ def part(tensor: Tensor) -> Tensor:
     """The elements that stand for an output or gradient, one-dimensional, in float64: a copy of the tensor or of its sample."""
     flat = (tensor.to_dense() if tensor.is_sparse else tensor).detach().reshape(-1)
     return flat[:: stats.coprime_stride(flat.numel(), WHOLE)].to(torch.float64, copy=True)
+
+
+def add_to_part(tensor: Tensor, step: Tensor) -> None:
+    """Add to the elements that `part` takes, in place."""
+    flat = tensor.detach().reshape(-1)
+    flat[:: stats.coprime_stride(flat.numel(), WHOLE)] += step.to(flat)
+    tensor.copy_(flat.reshape(tensor.shape))
 
 
 def _sample(tensor: Tensor) -> Sample | None:
@@ -112,20 +140,40 @@ def relative_error(have: Sample | None, reference: Sample | None) -> float | Non
         return float(np.linalg.norm((have - reference) / scale) / np.linalg.norm(reference / scale))
 
 
-def distance(have: list[Tensor], reference: list[Tensor]) -> tuple[float | None, float | None]:
-    """Relative L2 distance and cosine over lists of the parts of tensors; None where it is undefined."""
-    if len(have) != len(reference) or not reference:
-        return None, None
-    difference = square = own = dot = 0.0
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far tensors lie from those of the reference.
+
+    Attributes:
+        error: L2 distance, relative to the reference or to the size given.
+        projection: share of the reference's direction that they hold, x·y / y·y: to first order what a step along a gradient
+            lowers the loss by, beside what the reference's own lowers it by.
+    """
+
+    error: float | None = None
+    projection: float | None = None
+
+
+def difference(have: list[Tensor], reference: list[Tensor], size: float | None = None) -> Difference:
+    """The difference over lists of the parts of tensors; its numbers are None where they are undefined."""
+    if len(have) != len(reference) or not reference or any(x.shape != y.shape for x, y in zip(have, reference, strict=True)):
+        return Difference()
+    apart = square = dot = 0.0
     for x, y in zip(have, reference, strict=True):
-        if x.shape != y.shape:
-            return None, None
         square += float(y.dot(y))
-        own += float(x.dot(x))
         dot += float(x.dot(y))
         x = x - y
-        difference += float(x.dot(x))
-    if not (np.isfinite(difference) and np.isfinite(square) and square > 0):
-        return None, None
-    cosine = dot / (square**0.5 * own**0.5) if own > 0 else None
-    return (difference / square) ** 0.5, cosine
+        apart += float(x.dot(x))
+    scale = square if size is None else size * size
+    if not (isfinite(apart) and isfinite(square) and scale > 0):
+        return Difference()
+    return Difference((apart / scale) ** 0.5, dot / square if square > 0 else None)
+
+
+def _spread(tensor: Tensor) -> float:
+    """Mean square of an output's deviation from its mean over samples, which the first dimension counts; of the output itself
+    where there is one sample, or samples are alike."""
+    tensor = (tensor.to_dense() if tensor.is_sparse else tensor).detach()
+    square = float(tensor.square().mean()) if tensor.numel() else 0.0
+    apart = float(tensor.var(dim=0, correction=0).mean()) if tensor.dim() and len(tensor) > 1 and tensor.numel() else 0.0
+    return apart if apart > ALIKE**2 * square else square

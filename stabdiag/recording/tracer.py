@@ -30,6 +30,7 @@ from stabdiag.recording.operator import Operator, operator
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.rule import Measurement
 from stabdiag.trace import DISCRETE, Op, Run, Stats, Value
+from stabdiag.trace.ops import base_name
 
 Execute = Callable[[Any, Operator, Sequence[Any], dict[str, Any]], Any]
 """Runs one op: `(func, operator, args, kwargs) -> result`. Emulation and replayed randomness wrap the plain call."""
@@ -67,6 +68,7 @@ class Tracer(EagerMode):
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.run = run
         self.phase = "forward"
+        self.differentiating: Op | None = None  # the op whose gradient autograd works out, the one at fault when that raises
         self.modules = ModuleStack(model)
         self.facts = Facts(measurements)
         self._execute = execute
@@ -148,7 +150,7 @@ class Tracer(EagerMode):
         if info.name != "detach":  # autograd saves an output before it is checked
             self.last = (info.name, tensors)
         inputs = [self._lookup(t) for t in tensors]
-        wanted = self.facts.wanted(info.name, self.phase)
+        wanted = self.facts.wanted(base_name(info.name), self.phase)
         if info.mutates and any(m.reads_inputs for m in wanted):
             tensors = [t.clone() for t in tensors]
         if info.mutates:
@@ -184,7 +186,7 @@ class Tracer(EagerMode):
             location = source.here()
         op = Op(
             len(run.ops),
-            info.name,
+            base_name(info.name),
             self.phase,
             module,
             module_type,
@@ -264,7 +266,7 @@ class Tracer(EagerMode):
 
     def _gradient_hook(self, index: int) -> Callable[[Any], None]:
         def read(gradients: Any) -> None:
-            op = self.run.ops[index]
+            self.differentiating = op = self.run.ops[index]
             for value_id, gradient in zip(op.outputs, gradients, strict=False):
                 value = self.run.values[value_id]
                 if isinstance(gradient, Tensor) and value.gradient is None:

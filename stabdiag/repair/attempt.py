@@ -13,11 +13,14 @@ from libcst import ParserSyntaxError
 from stabdiag.finding import Finding, Fix
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.editing.built import insert
-from stabdiag.repair.editing.changed import changed_statements
+from stabdiag.repair.editing.changed import changed_functions, changed_lines, changed_statements
+from stabdiag.repair.editing.initial import reinitialised
 from stabdiag.repair.editing.source import Source, diff, text_of, with_torch
 from stabdiag.repair.editing.training import OF_OPTIMIZER, declare
-from stabdiag.repair.remedy import Remedy, remedies_for
+from stabdiag.repair.outcome import Proof, Proven
+from stabdiag.repair.remedy import Case, Edit, Remedy, Rewrite, Settings, Statements, remedies_for
 from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import Location
 
 
 @dataclass
@@ -47,21 +50,52 @@ class Attempt:
         finding, remedy: which on what.
         fix: how it is reported.
         state: what it leads to.
+        text: the edited file as it was before this remedy and after it, None where no file was edited.
         upon: the attempt that it was tried together with, None when it was tried alone.
-        report: the scan that it was judged by.
+        proof: what became of it; report: the scan that it was judged by.
     """
 
     finding: Finding
     fix: Fix
     remedy: Remedy
     state: State
+    text: tuple[str, str] | None = None
     upon: Attempt | None = None
+    proof: Proof | None = None
     report: SubjectReport | None = None
+
+    @property
+    def steps(self) -> list[Attempt]:
+        """What was applied, in order."""
+        return [*(self.upon.steps if self.upon is not None else ()), self]
 
     @property
     def remedies(self) -> list[Remedy]:
         """What was applied, in order."""
-        return [*(self.upon.remedies if self.upon is not None else ()), self.remedy]
+        return [step.remedy for step in self.steps]
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is."""
+        return isinstance(self.proof, Proven)
+
+    @property
+    def keeps_function(self) -> bool:
+        """Whether the model must compute what it did."""
+        return all(remedy.keeps_function for remedy in self.remedies)
+
+    @property
+    def moves_output(self) -> bool:
+        """Whether an edit changes what the model returns together with the loss that takes it."""
+        return any("loss" in changed and len(changed) > 1 for changed in map(_functions, self.steps))
+
+    def edited(self, at: Location | None) -> bool:
+        """Whether a place in the edited model is on a line that the last edit wrote."""
+        return self.text is not None and at is not None and at.line in changed_lines(*self.text)
+
+
+def _functions(attempt: Attempt) -> set[str]:
+    return changed_functions(*attempt.text) if attempt.text is not None else set()
 
 
 def candidates(finding: Finding, state: State, request: ScanRequest, report: SubjectReport) -> Iterator[Attempt]:
@@ -75,26 +109,32 @@ def candidates(finding: Finding, state: State, request: ScanRequest, report: Sub
 def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, report: SubjectReport) -> Attempt | None:
     """The state with one remedy more, None where it does not apply."""
     fix = next((replace(f) for f in finding.fixes if f.name == remedy.name), None) or Fix(remedy.name, remedy.title)
-    if remedy.kind == "training":
-        settings = remedy.settings(finding, state.request(request).with_declared(report.subject.training))
-        return _trained(finding, fix, remedy, state, request, settings) if settings is not None else None
+    fix.snippet = ""
+    asked = state.request(request).with_declared(report.subject.training)
+    attempt = Attempt(finding, fix, remedy, state)
+    case = Case(finding, report, asked)
     target = file_of(request)
-    if remedy.kind == "model":
-        statements = remedy.statements(finding, report)
-        if statements is None:
-            return None
-        source = _source(target, state)
-        text = insert(source, report.subject.name, statements) if source is not None else None
-        if text is None or source is None:
-            fix.snippet = "\n".join(statements)
-            return Attempt(finding, fix, remedy, replace(state, after_build=[*state.after_build, *statements]))
-        return _edited(finding, fix, remedy, state, target, source.text, text)
-    path = _resolved(finding.location.path if finding.location is not None else "", target)
-    source = _source(path, state)
-    text = remedy.edit(source, finding) if source is not None else None
-    if source is None or text is None:
-        return None
-    return _edited(finding, fix, remedy, state, path, source.text, text)
+    match remedy.change:
+        case Settings(make):
+            settings = make(case)
+            return _trained(attempt, request, settings) if settings is not None else None
+        case Statements():
+            statements = remedy.change.make(case)
+            if statements is None:
+                return None
+            source, calls = _source(target, state), remedy.change.calls(case)
+            text = reinitialised(source, report.initialised, calls) if source is not None else None
+            if source is not None and text is not None:
+                return _edited(attempt, target, source.text, text) if text != source.text else None
+            return _built(attempt, target, report.subject.name, statements)
+        case Edit() | Rewrite():
+            path = _resolved(finding.location.path if finding.location is not None else "", target)
+            source = _source(path, state)
+            text = remedy.change.text(source, case) if source is not None else None
+            if source is None or text is None:
+                return None
+            fix.note = remedy.remark(case)
+            return _edited(attempt, path, source.text, text)
 
 
 def file_of(request: ScanRequest) -> Path:
@@ -102,27 +142,39 @@ def file_of(request: ScanRequest) -> Path:
     return Path(request.target if Path(request.target).exists() else request.target.rpartition(":")[0])
 
 
-def _trained(
-    finding: Finding, fix: Fix, remedy: Remedy, state: State, request: ScanRequest, settings: dict[str, Any]
-) -> Attempt | None:
+def _built(attempt: Attempt, target: Path, name: str, statements: list[str]) -> Attempt:
+    """Statements about the model, written where it is built; kept apart where no file holds that place."""
+    state = attempt.state
+    source = _source(target, state)
+    text = insert(source, name, statements) if source is not None else None
+    if source is not None and text is not None:
+        return _edited(attempt, target, source.text, text)
+    attempt.fix.snippet = "\n".join(statements)
+    attempt.state = replace(state, after_build=[*state.after_build, *statements])
+    return attempt
+
+
+def _trained(attempt: Attempt, request: ScanRequest, settings: dict[str, Any]) -> Attempt | None:
     """A training setting: declared in the file where that holds it and the request does not set it itself; None where the file
     declares it so already."""
+    state = attempt.state
     target, free = file_of(request), ScanRequest(request.target)
     asked = any(getattr(request, name) != getattr(free, name) for name in settings)
     asked |= request.optimizer is not None and bool({*settings} & {*OF_OPTIMIZER})
     source = _source(target, state) if not asked else None
     text = declare(source, settings) if source is not None else None
     if source is not None and text is not None:
-        if text == source.text:
-            return None
-        return _edited(finding, fix, remedy, state, target, source.text, with_torch(text))
-    return Attempt(finding, fix, remedy, replace(state, settings={**state.settings, **settings}))
+        return _edited(attempt, target, source.text, with_torch(text)) if text != source.text else None
+    attempt.state = replace(state, settings={**state.settings, **settings})
+    return attempt
 
 
-def _edited(finding: Finding, fix: Fix, remedy: Remedy, state: State, path: Path, before: str, after: str) -> Attempt:
-    fix.diff = diff(before, after, path.name)
-    fix.snippet = changed_statements(before, after)
-    return Attempt(finding, fix, remedy, replace(state, texts={**state.texts, str(path.resolve()): after}))
+def _edited(attempt: Attempt, path: Path, before: str, after: str) -> Attempt:
+    attempt.fix.diff = diff(before, after, path.name)
+    attempt.fix.snippet = changed_statements(before, after)
+    attempt.text = (before, after)
+    attempt.state = replace(attempt.state, texts={**attempt.state.texts, str(path.resolve()): after})
+    return attempt
 
 
 def _resolved(place: str, target: Path) -> Path:

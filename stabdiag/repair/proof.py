@@ -1,4 +1,10 @@
-"""Whether a fix is proven: two scans compared, one of the model as it was and one of the edited model."""
+"""Whether a fix is proven: two scans compared, one of the model as it was and one of the edited model.
+
+Proven means all of this: the finding is gone, and no error or warning is new, in the same precisions, seeds and batches; what
+ran before runs, and no verdict is worse; an edit that keeps the function agrees with the original in outputs, loss and every
+parameter gradient where that was finite; one that changes it by design brings the loss at least as low over the same steps; and
+the state in which a latent finding broke the original breaks nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,75 +12,37 @@ from math import isfinite
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.report import SubjectReport
+from stabdiag.repair.agreement import agreement
 from stabdiag.repair.attempt import Attempt
-from stabdiag.repair.measured import measured
+from stabdiag.repair.outcome import Proof, Proven, Reason, Refused
 
-OUTSIDE = "the model is built outside this file: call this once it is built"
-AGREEMENT = 1e-4
-"""Largest difference of outputs, relative to the largest original one, that an edit which keeps the function may make.
-
-Outputs are those of the float64 run, where a stable form and what it replaces differ by rounding only; the rest is room for
-epsilons that the stable form does without."""
-
-
-def judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> None:
-    """Fill in the fix: `proven`, before → after and, where it is not proven, why."""
-    fix, finding = attempt.fix, attempt.finding
-    fix.before, fix.after = measured(finding, before), measured(finding, after)
-    refused = _refusal(attempt, before, after)
-    fix.proven = refused is None
-    fix.note = refused if refused is not None else _what_changed(attempt, before, after)
-    if fix.proven and any(f.code == finding.code and f.severity is Severity.WARNING for f in after.findings):
-        fix.note = (
-            f"an error before, a warning now; {fix.note}".removesuffix("; ") if finding.severity is Severity.ERROR else fix.note
-        )
+DESCENT = 20
+"""Steps over which the loss of a model that changed by design is compared."""
+SLACK = 0.02
+"""Share of the original's fall by which the loss may stay above: steps on one batch repeat to within a hundredth."""
+_WORSE = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3, "not-run": 4}
 
 
-def _refusal(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> str | None:
-    finding = attempt.finding
+def judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Proof:
+    """The verdict on an attempt, from full scans of the state it was tried on and of the edited one."""
+    return screen(attempt.finding, before, after) or _held(before, after) or _function(attempt, before, after)
+
+
+def screen(finding: Finding, before: SubjectReport, after: SubjectReport) -> Refused | None:
+    """What already a small scan of the edited model shows against it; None where it shows nothing."""
     if after.error is not None:
-        return f"the edited model could not be scanned: {after.error.message}"
+        return Refused(Reason.NOT_SCANNED, error=after.error)
     still = like(after, finding)
     if len(still) >= len(like(before, finding)):
-        return f"still found: {still[0].message}"
-    errors = [f for f in after.findings if f.severity is Severity.ERROR and f.status == "new"]
-    new = [f for f in errors if len(like(after, f)) > len(like(before, f))]
-    if new:
-        return f"brings {new[0].code}: {new[0].message}"
-    if any(remedy.kind == "training" for remedy in attempt.remedies) and (worse := _loss_rises(after)):
-        return worse
-    if _keeps_function(attempt) and (difference := _difference(before.output_sample, after.output_sample)) is not None:
-        loss = _difference(before.loss_sample, after.loss_sample)
-        if difference > AGREEMENT and not (_moves_output(attempt) and (loss is None or loss <= AGREEMENT)):
-            return f"changes the outputs by {difference:.1e} of the largest"
-    return None
+        return Refused(Reason.STILL_FOUND, finding=still[0])
+    new = (f for f in after.findings if is_loud(f) and len(like(after, f)) > len(like(before, f)))
+    found = next(new, None)
+    return Refused(Reason.NEW_FINDING, found.code, finding=found) if found is not None else None
 
 
-def _what_changed(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> str:
-    """What an author wants to know about a proven fix."""
-    note = "" if attempt.fix.diff or not attempt.state.after_build else OUTSIDE
-    difference = _difference(before.output_sample, after.output_sample)
-    if all(remedy.kind == "training" for remedy in attempt.remedies):
-        return note
-    if not _keeps_function(attempt):
-        return f"{note}; changes the function by design".removeprefix("; ")
-    if difference is None:
-        return note
-    if difference > AGREEMENT:
-        loss = _difference(before.loss_sample, after.loss_sample)
-        same = f"the loss agrees within {loss:.1e}" if loss is not None else "the loss was not finite before"
-        return f"the model returns logits now; {same}"
-    return f"outputs agree within {difference:.1e} of the largest" if difference else "outputs are unchanged"
-
-
-def _keeps_function(attempt: Attempt) -> bool:
-    return all(remedy.keeps_function for remedy in attempt.remedies)
-
-
-def _moves_output(attempt: Attempt) -> bool:
-    """Whether an edit changed what the model returns and what the loss does with it."""
-    changed = [line[1:].strip() for line in attempt.fix.diff.splitlines()[2:] if line.startswith("-")]
-    return len(attempt.fix.diff.split("\n@@")) > 2 and len(changed) > 1
+def is_loud(finding: Finding) -> bool:
+    """An error or a warning that nobody has accepted."""
+    return finding.severity is not Severity.INFO and finding.status == "new"
 
 
 def like(report: SubjectReport, finding: Finding) -> list[Finding]:
@@ -85,21 +53,69 @@ def like(report: SubjectReport, finding: Finding) -> list[Finding]:
     ]
 
 
-def _difference(before: list[float], after: list[float]) -> float | None:
-    """Largest difference where both are finite, relative to the largest original value; None when they cannot be compared."""
-    if len(before) != len(after) or not before:
-        return None
-    pairs = [(a, b) for a, b in zip(before, after, strict=True) if isfinite(a) and isfinite(b)]
-    largest = max((abs(a) for a, _ in pairs), default=0.0)
-    return max(abs(a - b) for a, b in pairs) / largest if largest else None
+def _held(before: SubjectReport, after: SubjectReport) -> Refused | None:
+    """The same was scanned, and no verdict is worse."""
+    missing = [name for name in before.ran if name not in after.ran]
+    now = {row.name: row.verdict for row in after.precisions}
+    missing += [row.name for row in before.precisions if row.verdict != "not-run" and now.get(row.name, "not-run") == "not-run"]
+    if missing:
+        return Refused(Reason.NOT_RUN, missing[0])
+    for key in ("batches", "seeds"):
+        if after.coverage.get(key, 0) < before.coverage.get(key, 0):
+            return Refused(Reason.LESS_PROBED, key)
+    for row in before.precisions:
+        if _WORSE[now.get(row.name, "not-run")] > _WORSE[row.verdict]:
+            return Refused(Reason.WORSE_VERDICT, row.name)
+    broken = next((state for state in after.replayed if state), "")
+    return Refused(Reason.BREAKS_AGAIN, broken) if broken else None
 
 
-def _loss_rises(report: SubjectReport) -> str:
-    """Why the training steps of a scan, where there were any, speak against a setting; "" when they do not."""
+def _function(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Proof:
+    """The function is the same, or it descends at least as far."""
+    outside = bool(attempt.state.after_build) and not attempt.fix.diff
+    weakened = attempt.finding.severity is Severity.ERROR and any(
+        f.code == attempt.finding.code and f.severity is Severity.WARNING for f in after.findings
+    )
+    if all(remedy.of_training for remedy in attempt.remedies):
+        refused = _training(after)
+        return refused if refused is not None else Proven(outside=outside, weakened=weakened)
+    if attempt.keeps_function:
+        same = agreement(before.samples, after.samples, moved=attempt.moves_output)
+        if isinstance(same, Refused):
+            return same
+        if same is not None:
+            return Proven(same.difference, same.logits, outside=outside, weakened=weakened)
+    falls = _descent(before.descent, after.descent)
+    return falls if isinstance(falls, Refused) else Proven(descent=falls, outside=outside, weakened=weakened)
+
+
+def needs_descent(attempt: Attempt, before: SubjectReport) -> bool:
+    """Whether the proof of an attempt compares losses over steps: by design, or for want of anything finite to compare."""
+    if all(remedy.of_training for remedy in attempt.remedies):
+        return False
+    finite = any(isfinite(x) for values in before.samples.outputs for x in values)
+    loss = before.samples.loss
+    return not attempt.keeps_function or not (finite or (loss is not None and isfinite(loss)))
+
+
+def _descent(before: list[float], after: list[float]) -> tuple[float, float] | Refused:
+    """(lowest loss before, lowest loss after), the second at most a little above the first."""
+    if not after or not all(isfinite(loss) for loss in after) or not min(after) < after[0]:
+        return Refused(Reason.DESCENDS_LESS, before=after[0] if after else None, after=after[-1] if after else None)
+    if not before or not all(isfinite(loss) for loss in before):
+        return float("nan"), min(after)
+    lowest = min(before)
+    if min(after) > lowest + SLACK * (before[0] - lowest):
+        return Refused(Reason.DESCENDS_LESS, before=lowest, after=min(after))
+    return lowest, min(after)
+
+
+def _training(report: SubjectReport) -> Refused | None:
+    """What the training steps of a scan, where there were any, say against a setting."""
     curves: dict[tuple[str, int], list[float]] = {}
     for row in report.training.get("rows", ()):
         curves.setdefault((row["precision"], row["seed"]), []).append(row["loss"])
     first = next(iter(curves.values()), [])
     if curves and not any(curve[-1] < curve[0] for curve in curves.values()):
-        return f"the loss does not go down: {first[0]:.3g} → {first[-1]:.3g}"
-    return ""
+        return Refused(Reason.DESCENDS_LESS, before=first[0], after=first[-1])
+    return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stabdiag.finding import Finding
 from stabdiag.judging.report import OpRow, Report, SubjectReport
 from stabdiag.reports.json import plain
-from stabdiag.reports.parts.place import columns, title
+from stabdiag.reports.parts.place import columns, one_line, title
 
 if TYPE_CHECKING:
     import pandas
@@ -80,5 +80,14 @@ def steps(report: Report) -> str:
 
 
 def _text(table: pandas.DataFrame) -> str:
-    text: str = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    text: str = table.map(_inert).to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return text
+
+
+def _inert(cell: Any) -> Any:
+    """Text as a spreadsheet shows it instead of running it: a formula begins with one of these characters. Names and messages
+    come from the scanned code. https://owasp.org/www-community/attacks/CSV_Injection"""
+    if not isinstance(cell, str):
+        return cell
+    cell = one_line(cell)
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell

@@ -18,6 +18,7 @@ from stabdiag.trace import Trace
 
 KIND = "scan"
 LEVEL = "model"
+REMEDIES = ("dtype-minimum", "integer-positions")
 
 
 def check(trace: Trace) -> Iterator[Finding]:

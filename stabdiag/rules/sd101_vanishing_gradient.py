@@ -137,6 +137,11 @@ from stabdiag.trace import Op, Trace
 
 KIND = "depth"
 LEVEL = "model"
+REMEDIES = (
+    *("batch-norm", "gated-recurrence", "gru", "identity-recurrence", "kaiming-init", "layer-norm"),
+    *("lstm-forget-bias", "orthogonal-init", "replace-activation", "replace-activation-function", "residual"),
+    *("standardise-input", "xavier-init"),
+)
 FACT = FIRST_TO_LAST
 RATCHET = ratio_ratchet(vanishing=True)
 explains = ("SD104", "SD106", "SD205", "SD702")

@@ -111,6 +111,11 @@ from stabdiag.trace import Parameter, Run, Trace
 
 KIND = "depth"
 LEVEL = "model"
+REMEDIES = (
+    *("batch-norm", "final-norm", "gated-recurrence", "gru", "identity-recurrence", "instance-norm", "kaiming-init"),
+    *("layer-norm", "orthogonal-init", "rms-norm", "sanitise-input", "scale-branches", "spectral-norm"),
+    *("standardise-input", "unit-factor", "xavier-init", "zero-init-branch"),
+)
 FACT = FIRST_TO_LAST
 RATCHET = ratio_ratchet(vanishing=False)
 explains = ("SD203", "SD702", "SD705")

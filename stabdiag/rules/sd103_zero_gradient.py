@@ -111,6 +111,10 @@ from stabdiag.trace import Location, Op, Parameter, Run, Trace
 KIND = "depth"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = (
+    *("kaiming-init", "leaky-relu", "leaky-relu-function", "replace-activation", "straight-through", "xavier-init"),
+    *("zero-bias",),
+)
 FACT = FIRST_TO_LAST
 explains = ("SD101", "SD501", "SD502", "SD503")
 

@@ -111,6 +111,7 @@ from stabdiag.trace.formats import Format, format_of
 KIND = "depth"
 LEVEL = "model"
 BLOCKS = True
+REMEDIES = ("float32-loss", "loss-scaling")
 explains = ("SD304", "SD106")
 
 NOISE = 10.0

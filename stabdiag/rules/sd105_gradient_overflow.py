@@ -92,6 +92,7 @@ from stabdiag.trace.formats import format_of
 KIND = "depth"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = ("float32-loss",)
 
 
 def check(trace: Trace, *, skipped_steps: float = 10) -> Iterator[Finding]:

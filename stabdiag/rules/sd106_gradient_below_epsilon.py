@@ -80,6 +80,7 @@ from stabdiag.trace import Run, Stats, Trace
 
 KIND = "depth"
 LEVEL = "model"
+REMEDIES = ("loss-scale", "optimizer-epsilon")
 explains = ("SD806",)
 NOISE = 0.5  # relative difference of float32 and float64 gradients from which on they are rounding noise
 

@@ -126,6 +126,10 @@ from stabdiag.trace import Parameter, Run, Trace, merged
 
 KIND = "activation"
 LEVEL = "layer"
+REMEDIES = (
+    *("batch-norm", "elu", "gelu", "kaiming-init", "leaky-relu", "leaky-relu-function", "lower-learning-rate"),
+    *("prelu", "silu", "zero-bias"),
+)
 
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
 explains = ("SD101", "SD103", "SD204", "SD806")

@@ -108,6 +108,11 @@ from stabdiag.trace import Op, Parameter, Run, Trace
 
 KIND = "activation"
 LEVEL = "layer"
+REMEDIES = (
+    *("batch-norm", "elu", "gelu", "instance-norm", "layer-norm", "replace-activation"),
+    *("replace-activation-function", "silu", "small-output-init", "standardise-data", "standardise-input"),
+    *("xavier-init", "zero-bias"),
+)
 explains = ("SD103", "SD204")
 SATURATED_UNIT = 0.95  # share of its samples on which a saturated unit is flat
 _EDGE = {  # output beyond which the derivative is below 1 % of its largest value

@@ -122,6 +122,10 @@ from stabdiag.trace import Run, Trace
 
 KIND = "activation"
 LEVEL = "model"
+REMEDIES = (
+    *("batch-norm", "final-norm", "instance-norm", "kaiming-init", "layer-norm", "rms-norm", "scale-branches"),
+    *("xavier-init", "zero-init-branch"),
+)
 explains = ("SD705",)
 
 MOST = 200  # stations that enter the fit

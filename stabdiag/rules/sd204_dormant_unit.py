@@ -97,6 +97,7 @@ from stabdiag.trace import Run, Trace
 
 KIND = "activation"
 LEVEL = "layer"
+REMEDIES = ("batch-norm", "elu", "gelu", "kaiming-init", "layer-norm", "leaky-relu", "leaky-relu-function", "prelu", "silu")
 
 MEASUREMENTS = (Measurement("relu", RELU_OPS, relu_facts, where=is_relu),)
 

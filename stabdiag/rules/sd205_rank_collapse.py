@@ -118,6 +118,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "activation"
 LEVEL = "model"
+REMEDIES = ("replace-activation-function", "residual")
 
 ROWS, COLUMNS, LEAST_ROWS, SQUARINGS = 64, 64, 32, 6
 FLOOR = 1e-12  # of d in float32, and of r²: below it only rounding is left

@@ -98,6 +98,13 @@ from stabdiag.trace.formats import format_of
 KIND = "range"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = (
+    *("angle-by-atan2", "bce-with-logits", "clamp-before-cast", "clamp-domain", "clamp-exponent", "combine-masks"),
+    *("dtype-minimum", "bounded-logarithm", "epsilon-inside", "finite-data", "float32-island", "guarded-division"),
+    *("guarded-log", "guarded-root", "diagonal-jitter", "larger-epsilon", "log-softmax", "log1p-domain", "logsigmoid"),
+    *("logsumexp", "module-epsilon", "non-empty-reduction", "positive", "sanitise-input", "sigmoid", "slogdet"),
+    *("softmax", "softplus", "sum-of-logs", "unmask-one-key", "vector-norm", "xlogy"),
+)
 explains = ("SD801", "SD803")  # steps that never start
 
 

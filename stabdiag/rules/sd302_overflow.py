@@ -98,6 +98,13 @@ from stabdiag.trace.formats import Format, format_of
 KIND = "range"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = (
+    *("centre-first", "clamp-before-cast", "clamp-exponent", "direct-difference", "dtype-minimum", "final-norm"),
+    *("float32-island", "float32-loss", "kaiming-init", "layer-norm", "logsumexp", "orthogonal-init"),
+    *("qk-norm-function", "rms-norm", "scale-before", "scale-branches", "sigmoid", "slogdet", "small-output-init"),
+    *("soft-cap", "softmax", "softplus", "spectral-norm", "standardise-data", "standardise-input", "sum-of-logs"),
+    *("two-pass-variance", "xavier-init", "zero-init-branch"),
+)
 explains = ("SD104", "SD301", "SD303", "SD801", "SD803")
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear")

@@ -96,6 +96,7 @@ from stabdiag.trace.formats import format_of
 KIND = "range"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = ("float32-island", "kaiming-init", "scale-before", "scale-branches", "small-output-init", "xavier-init")
 RATCHET = Ratchet(
     "headroom_bits",
     lambda before, now: before - now >= 1.0,

@@ -94,6 +94,7 @@ from stabdiag.trace.formats import FORMATS
 KIND = "range"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = ("float32-island", "float32-loss", "log-softmax", "sum-of-logs")
 explains = ("SD501",)
 
 

@@ -2,10 +2,11 @@
 
 ## What it does
 Literals: a finite constant written by `masked_fill`, `full`, `fill` or `where` whose magnitude is above the format's largest
-value (-1e9 in float16), read from the float32 run and reported where the precision broke at it or was not reached. Integers:
-positions, counters and ids held in a 16-bit format above 2^p (256 in bfloat16, 2,048 in float16), where neighbours become
-equal, and that are then used as an index. Constants that depend on the dtype (`torch.finfo(x.dtype).min`) adapt and are left
-alone.
+value (-1e9 in float16), read from the float32 run and reported where the precision broke at it or was not reached. Numbers put
+into a tensor of the format (an element count as `torch.tensor(n, dtype=x.dtype)`) that are infinite there, where what is
+computed from them is wrong. Integers: positions, counters and ids held in a 16-bit format above 2^p (256 in bfloat16, 2,048 in
+float16), where neighbours become equal, and that are then used as an index. Constants that depend on the dtype
+(`torch.finfo(x.dtype).min`) adapt and are left alone.
 
 ## Why it matters
 `masked_fill(mask, -1e9)` raises in float16; a position counter in bfloat16 skips 257 and reads another row of the table.
@@ -88,15 +89,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.numbers.poison import WRITES_A_CONSTANT
+from stabdiag.evidence.graph.main_path import downstream
+from stabdiag.evidence.numbers.poison import WRITES_A_CONSTANT, stays_wrong
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace
-from stabdiag.trace.counterpart import Counterparts
+from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import FORMATS, Format, format_of
 
 KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
+REMEDIES = ("clamp-before-cast", "dtype-minimum", "float32-phases", "integer-positions")
 explains = ("SD002", "SD501", "SD301")
 
 _KEEPS_INTEGERS = frozenset(
@@ -114,6 +117,33 @@ def check(trace: Trace) -> Iterator[Finding]:
     for run in trace.runs:
         if run.precision not in ("float64", "float32") and not run.step and not run.seed:
             yield from _integers(trace, run, format_of(run.precision))
+            yield from _tensors(trace, run, format_of(run.precision))
+
+
+def _tensors(trace: Trace, run: Run, limits: Format) -> Iterator[Finding]:
+    """Numbers put into a tensor of the format that are infinite there, where what is computed from them is wrong."""
+    reference = reference_of(trace)
+    there = None if reference is None else Counterparts(run, reference)
+    for op in run.phase("forward", "loss"):
+        same = there.op(op) if there is not None else None
+        if reference is None or same is None or len(same.inputs) != len(op.inputs):
+            continue
+        for mine, other in zip(op.inputs, same.inputs, strict=True):
+            value, wide = run.values[mine], reference.values[other]
+            if value.kind != "constant" or value.stats is None or wide.stats is None or wide.stats.nonfinite:
+                continue
+            if value.stats.nonfinite and wide.stats.max_abs > limits.max and stays_wrong(run, op):
+                yield _finding(
+                    trace,
+                    run.precision,
+                    op,
+                    f"the number {wide.stats.max_abs:,.7g} does not exist in {limits.name}, whose range ends at "
+                    f"±{limits.max:,.5g}: as a tensor of that type it is infinite",
+                    f"infinite in {limits.name}",
+                    {"op_index": op.index, "constant": wide.stats.max_abs, "reaches": downstream(run, op.index)},
+                    [Fix("python-number", "keep it a Python number, or a float32 tensor: both are exact here")],
+                )
+                return
 
 
 def _literals(trace: Trace, base: Run, precision: str) -> Iterator[Finding]:

@@ -93,6 +93,10 @@ from stabdiag.trace.formats import format_of
 KIND = "range"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = (
+    *("bce-with-logits", "diagonal-jitter", "finite-data", "float64-island", "guarded-division", "guarded-root"),
+    *("positive", "slogdet"),
+)
 explains = ("SD002",)
 
 

@@ -93,6 +93,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "attention"
 LEVEL = "op"
+REMEDIES = ("cross-entropy", "log-softmax", "scale-logits", "small-output-init")
 explains = ("SD301", "SD302", "SD402")
 LOGARITHMS = ("log", "log_", "log2", "log10", "xlogy")
 

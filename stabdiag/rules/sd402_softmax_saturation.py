@@ -93,6 +93,7 @@ from stabdiag.trace import Trace
 
 KIND = "attention"
 LEVEL = "op"
+REMEDIES = ("qk-norm", "qk-norm-function", "scale-logits", "soft-cap", "xavier-init")
 
 
 def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator[Finding]:

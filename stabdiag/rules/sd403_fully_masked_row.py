@@ -104,6 +104,7 @@ from stabdiag.trace.formats import format_of
 KIND = "attention"
 LEVEL = "op"
 BLOCKS = True
+REMEDIES = ("combine-masks", "dtype-minimum", "unmask-one-key")
 explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
 
 

@@ -99,6 +99,7 @@ from stabdiag.trace import Trace
 
 KIND = "attention"
 LEVEL = "op"
+REMEDIES = ("qk-norm", "qk-norm-function", "scale-logits", "soft-cap", "xavier-init")
 explains = ("SD401", "SD402", "SD405")
 
 

@@ -100,6 +100,7 @@ from stabdiag.trace import Trace
 
 KIND = "attention"
 LEVEL = "op"
+REMEDIES = ("qk-norm", "qk-norm-function", "scale-logits", "xavier-init")
 explains = ("SD401", "SD402")
 
 

@@ -100,6 +100,10 @@ from stabdiag.trace.formats import format_of
 KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
+REMEDIES = (
+    *("centre-first", "direct-difference", "float32-island", "float64-island", "guarded-root", "small-argument"),
+    *("standardise-data", "two-pass-variance"),
+)
 explains = ("SD301", "SD501")
 
 

@@ -109,6 +109,10 @@ from stabdiag.trace.formats import format_of
 KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
+REMEDIES = (
+    *("bce-with-logits", "epsilon-inside", "float32-island", "guarded-division", "guarded-log", "guarded-root"),
+    *("larger-epsilon", "log-softmax", "logsigmoid", "module-epsilon", "optimizer-epsilon", "stable-form"),
+)
 explains = ("SD301", "SD606", "SD608")
 
 

@@ -2,13 +2,14 @@
 
 ## What it does
 Follows values from every `log` back through views, selections, sums, clamps and multiplications to a `softmax`, in whichever
-module or function that is, also one written by hand. Then it runs the ops between on scaled logits until the result or its
+module or function that is, also one written by hand. Then it runs the ops between on moved logits until the result or its
 gradient is not finite. With g the spread max z - min z of a row of logits:
 
 - value: the smallest probability e^-g rounds to 0, and log 0 = -inf, at g = 104 (float32), 92.7 (bfloat16), 17.3 (float16);
 - gradient: 1/p overflows at g = 88.7 (float32, bfloat16), 11.1 (float16), and 0 · inf makes NaN of it.
 
-Error: confirmed within `within` times the observed spread in a probed precision. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters
@@ -74,10 +75,11 @@ def loss(log_p):
 
 ## What it does not detect
 A logarithm kept from 0 by a clamp or an epsilon that float32 holds (SD505 judges the epsilon in narrower formats), logits that
-are bounded by construction, a logarithm more than 64 ops behind the layer that makes the logits.
+are bounded by construction.
 
 ## Thresholds
-- `within` = 10: multiple of the observed spread up to which a break is an error. Default initialisation gives logits a spread
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
+  Default initialisation gives logits a spread
   of 1 to 3; trained classifiers reach 20 to 50.
 
 ## References
@@ -96,6 +98,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("cross-entropy", "guarded-log", "log-softmax")
 explains = ("SD301", "SD302", "SD304", "SD401", "SD505", "SD608")
 
 _FIXES = (
@@ -109,8 +112,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line that takes the logarithm of a softmax."""
     for found in judgements(trace, LOG_OF_SOFTMAX, within=within):
         yield found.finding(
-            f"`{found.op.name.strip('_')}` of a softmax: the logits have {found.observed()} here, and it breaks at a spread of "
-            f"{found.limits() or 'some 100'}",
+            f"`{found.op.name}` of a softmax: the logits have {found.observed()} here, and it breaks {found.limits()}",
             "log of a probability that rounds to 0",
             list(_FIXES),
         )

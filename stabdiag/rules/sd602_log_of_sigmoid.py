@@ -8,7 +8,8 @@ logits z until the result or its gradient is not finite:
 - log σ(z): 1/σ overflows at z = -88.7 (float32, bfloat16), -11.1 (float16);
 - log(1e-10 + 1 - σ(z)): the epsilon is absorbed by the 1 before σ is subtracted, so it guards nothing.
 
-Error: confirmed within `within` times the observed range in a probed precision. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of the logits in a probed precision, or at logits of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters
@@ -69,7 +70,8 @@ An epsilon that float32 holds (`log(1 - p + 1e-10)`): SD505 judges it in narrowe
 clamps its logarithms at -100.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range of the logits up to which a break is an error. Default initialisation gives
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
+  Default initialisation gives
   logits of magnitude 0.5 to 2; a discriminator passes 16 within one epoch.
 
 ## References
@@ -88,6 +90,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("bce-with-logits", "guarded-log", "logsigmoid", "small-output-init", "stable-form")
 explains = ("SD301", "SD302", "SD304", "SD505", "SD608")
 
 _FIXES = (
@@ -101,8 +104,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     """One finding per line that takes the logarithm of a sigmoid."""
     for found in judgements(trace, LOG_OF_SIGMOID, within=within):
         yield found.finding(
-            f"`{found.op.name.strip('_')}` of a sigmoid: the logits have {found.observed()} here, and it breaks at a "
-            f"magnitude of {found.limits() or 'some 17'}",
+            f"`{found.op.name}` of a sigmoid: the logits have {found.observed()} here, and it breaks {found.limits()}",
             "log of a probability that rounds to 0",
             list(_FIXES),
         )

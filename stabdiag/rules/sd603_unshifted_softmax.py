@@ -5,7 +5,8 @@ Finds exp(z) / Σ exp(z) and log Σ exp(z) by value flow and runs the ops betwee
 scaled z until something is not finite. exp overflows at z = 88.7 (float32, bfloat16) and 11.09 (float16), and inf / inf is NaN;
 where every term underflows (z < -103.3), 0 / 0 is. A softmax that subtracts its maximum does not break and is not reported.
 
-Error: confirmed within `within` times the observed range in a probed precision. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of z in a probed precision, or at values of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters
@@ -75,7 +76,7 @@ def loss(weights):
 Scores that are bounded by construction (cosine similarities over a fixed temperature).
 
 ## Thresholds
-- `within` = 10: multiple of the observed range of z up to which a break is an error.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - Blanchard, Higham, Higham 2021, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41.
@@ -92,6 +93,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("log-softmax", "logaddexp", "logsumexp", "shift-by-maximum", "softmax")
 explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 
 
@@ -103,8 +105,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
         else:
             what, fix = "log-sum-exp", Fix("logsumexp", "use the shifted log-sum-exp")
         yield found.finding(
-            f"{what} without subtracting the maximum: the exponents have {found.observed()} here, and it breaks at "
-            f"{found.limits() or '88.7'}",
+            f"{what} of values that are not shifted: they have {found.observed()} here, and it breaks {found.limits()}",
             "exp of an unshifted value",
             [fix, Fix("shift-by-maximum", "subtract the maximum first")],
         )

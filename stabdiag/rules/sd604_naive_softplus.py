@@ -4,7 +4,8 @@
 Finds log(1 + exp(z)), log1p(exp(z)), log(exp(a) + exp(b)) and log(cosh(z)) by value flow and runs them on scaled z until the
 result or its gradient is not finite: exp overflows at z = 88.7 (float32, bfloat16) and 11.09 (float16).
 
-Error: confirmed within `within` times the observed range in a probed precision. Warning: confirmed further out.
+Error: confirmed within `within` standard deviations of z in a probed precision, or at values of 20.
+Warning: confirmed further out.
 Information: the pattern, where the ops could not be run again by themselves.
 
 ## Why it matters
@@ -53,7 +54,7 @@ def loss(z):
 Exponents that cannot grow: -|z|, clamped ones.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range of z up to which a break is an error.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - Mächler 2012, "Accurately computing log(1 - exp(-|a|))", R package Rmpfr (log1pexp).
@@ -71,6 +72,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("logaddexp", "softplus")
 explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
 
 
@@ -87,7 +89,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
         if cosh:
             fixes = [Fix("softplus", "use the stable form")]
         yield found.finding(
-            f"`{what}` written out: the exponent has {found.observed()} here, and it breaks at {found.limits() or '88.7'}",
+            f"`{what}` written out: the exponent has {found.observed()} here, and it breaks {found.limits()}",
             "logarithm of 1 + an exp that overflows",
             fixes,
         )

@@ -5,8 +5,10 @@ Runs every `sqrt`, fractional power and inverse trigonometric function of data o
 for roots, ±1 for acos and asin), and reports those whose gradient stops being finite there. `sqrt(exp(v))` gets there by
 itself: exp underflows to 0 at v = -104 (float32), -92.7 (bfloat16), -17.3 (float16) and overflows at 88.7 (11.09).
 
-Error: on the probe batch itself; or within `within` times the observed range without being exactly zero; `sqrt(exp(v))` in any
-probed precision. Warning: only where what feeds it is exactly 0 or constant (two equal points, an empty row), or further out.
+Error: on the probe batch itself; or within `within` standard deviations of what feeds it, over the samples; `sqrt(exp(v))` in
+any probed precision. Warning: within what training can move (30 standard deviations, a magnitude of 20, 1,500 steps of Adam for
+a parameter), or only for data of a special shape (two equal samples, parallel vectors, all 0) that is not far from what was
+seen. Information: further out.
 
 ## Why it matters
 The forward pass shows nothing: sqrt(0) = 0. Its derivative 1/(2·sqrt(0)) is infinite, and infinity times the zero gradient
@@ -75,7 +77,7 @@ def loss(distances):
 (`x / sqrt(Σx²)`) and a root of a value that can be negative: SD608. Roots inside a custom autograd function.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range up to which a break is an error.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - PyTorch documentation, "Autograd mechanics", gradients for non-differentiable functions.
@@ -92,6 +94,10 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = (
+    *("angle-by-atan2", "clamp-domain", "direct-difference", "epsilon-inside", "exp-of-half", "guarded-root"),
+    *("larger-epsilon", "positive", "sanitise-input", "vector-norm"),
+)
 explains = ("SD102", "SD301", "SD608")
 
 
@@ -102,11 +108,9 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
             continue
         name = found.op.name.strip("_")
         if found.expression.form == ROOT_OF_EXP:
-            message = f"`{name}` of an exp: the exponent has {found.observed()} here, and it breaks at {found.limits()}"
+            message = f"`{name}` of an exp: the exponent has {found.observed()} here, and it breaks {found.limits()}"
         else:
-            message = (
-                f"`{name}` at its singular point: the operand has {found.observed()} here, and it breaks at {found.limits()}"
-            )
+            message = f"`{name}` at its singular point: the operand has {found.observed()} here, and it breaks {found.limits()}"
         yield found.finding(message, "infinite derivative where the operand ends", _fixes(found))
 
 

@@ -4,7 +4,8 @@
 Finds where and masked_fill whose branch holds a logarithm, quotient, root, power or exp of data, runs the branch on pushed
 operands together with the where and its condition, and reports it when the result stays finite while the gradient does not.
 
-Error: on the probe batch itself, or within `within` times the observed range. Warning: further out, or only at exactly 0.
+Error: on the probe batch itself, or within `within` standard deviations. Warning: within what training can move, in any probed
+precision, or at exactly 0. Information: further out.
 
 ## Why it matters
 The branch not taken gets the gradient 0, and 0 times the infinite derivative of the function at that place is NaN.
@@ -52,7 +53,7 @@ def loss(z):
 A multiplication with a mask instead of a where: 0 · inf shows in the value, and SD606 or SD608 report it.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range up to which a break is an error.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - JAX documentation, "Gradients contain NaN where using where".
@@ -68,6 +69,7 @@ from stabdiag.trace import Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("sanitise-input",)
 explains = ("SD102", "SD301")
 
 
@@ -80,7 +82,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
         at = f" at {selected.location.path}:{selected.location.line}" if selected.location else ""
         yield found.finding(
             f"`{selected.name.strip('_')}`{at} hides the value of `{name}` outside its domain, but not its gradient: the "
-            f"operand has {found.observed()} here, and it breaks at {found.limits()}",
+            f"operand has {found.observed()} here, and it breaks {found.limits()}",
             "its gradient is 0 · inf where the other branch is taken",
             [Fix("sanitise-input", "make the operand harmless first")],
         )

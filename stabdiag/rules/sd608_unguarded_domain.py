@@ -1,13 +1,16 @@
 """Logarithm, division or power of a value that can leave the function's domain.
 
 ## What it does
-Runs every logarithm, division, root and fractional or negative power of data on pushed operands (scaled, negated, shifted,
-set to 0, set to a constant) and reports those whose result or gradient stops being finite while the operand is finite. A root
-is reported where its operand goes below 0; where it only reaches 0, SD606 does. Divisions by counts, by parameters and by
-values that are positive by construction do not break and are not reported.
+Searches, for every logarithm, division, root and fractional or negative power, a state of what feeds it in which the result or
+its gradient stops being finite while the operand is finite, or a denominator changes its sign: layers' outputs and inputs
+are scaled, shifted, made 0, constant, equal or parallel, and moved along the gradient of the distance to the singular point;
+trained parameters are moved as training can move them. A root is reported where its operand goes below 0; where it only
+reaches 0, SD606 does. Divisions by counts and by values that are positive by construction do not break and are not reported.
 
-Error: on the probe batch itself; or within `within` times the observed range; or a denominator that changes its sign within the
-batch. Warning: further out, or only where what feeds it is exactly 0 or constant (a norm, a standard deviation, max - min).
+Error: on the probe batch itself; or within `within` standard deviations of what feeds it, over the samples; or a denominator
+that changes its sign within the batch. Warning: within what training can move (30 standard deviations, a magnitude of 20, 1,500
+steps of Adam for a parameter), or only for data of a special shape (two equal samples, parallel vectors, all 0) that is not far
+from what was seen. Information: further out.
 
 ## Why it matters
 One blank image, one constant feature, one row without a hit, and the loss is NaN; the weights are after the next step.
@@ -71,10 +74,11 @@ def loss(shares):
 ```
 
 ## What it does not detect
-An epsilon that float32 holds and a narrower format does not: SD505. Parameters that training drives to 0.
+An epsilon that float32 holds and a narrower format does not: SD505. A norm of many values that is far from 0, of data or of
+weights: no training brings all of them to 0 together.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range up to which a break is an error.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is an error.
 
 ## References
 - Zhang et al. 2020, "Detecting numerical bugs in neural network architectures", ESEC/FSE.
@@ -89,9 +93,16 @@ from stabdiag.evidence.expressions.judgement import Judgement, judgements
 from stabdiag.evidence.expressions.wording import argument
 from stabdiag.finding import Finding, Fix
 from stabdiag.trace import Trace
+from stabdiag.trace.formats import FORMATS
+from stabdiag.trace.ops import Limit, limits
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = (
+    *("bce-with-logits", "cancel-log-exp", "clamp-exponent", "bounded-logarithm", "float32-island", "guarded-division"),
+    *("guarded-log", "guarded-root", "larger-epsilon", "log-softmax", "log1p-domain", "logsigmoid", "logsumexp"),
+    *("module-epsilon", "positive", "sanitise-input", "sigmoid", "slogdet", "softmax", "sum-of-logs", "xlogy"),
+)
 explains = ("SD301", "SD704")
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}
@@ -104,16 +115,29 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
             continue
         operand = argument(found.op)
         shown = f"`{operand}`" if operand else "a value"
-        kept, label = ("positive", "can be negative") if found.expression.form == ROOT else ("from 0", "can reach 0")
+        kept, label = _bound(found)
         yield found.finding(
             f"{_WHAT[found.expression.form]} {shown}, which nothing keeps {kept}: it has {found.observed()} here, and it "
-            f"breaks at {found.limits()}",
+            f"breaks {found.limits()}",
             label,
             _fixes(found),
         )
 
 
+def _bound(found: Judgement) -> tuple[str, str]:
+    """What should keep the operand inside, and what it can do, in words."""
+    danger = found.run.ops[found.expression.danger]
+    (end, *_) = limits(danger.name, danger.attributes, FORMATS["float32"]) or (Limit(0.0, "below", "value"),)
+    if end.side == "at":
+        return f"from {end.at:g}", f"can pass {end.at:g}"
+    return f"above {end.at:g}", "can be negative" if end.at == 0 else f"can fall below {end.at:g}"
+
+
 def _fixes(found: Judgement) -> list[Fix]:
+    if found.determinant:
+        return [Fix("slogdet", "use `torch.linalg.slogdet`, which never forms the determinant")]
+    if found.learned:
+        return [Fix("log-parameter", "learn the logarithm of the parameter and take its exponential")]
     if found.expression.form == QUOTIENT:
         return [
             Fix("guarded-division", "keep the denominator from 0"),

@@ -78,13 +78,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import format_of
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("centre-first", "float32-island", "float64-island", "standardise-data", "two-pass-variance")
 explains = ("SD301", "SD302", "SD303", "SD501", "SD503", "SD606", "SD608")
 
 
@@ -95,7 +96,7 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
         return
     seen = set()
     for op in run.phase("forward", "loss"):
-        mean = _mean_of_naive_variance(run, flow(run), op)
+        mean = _mean_of_naive_variance(run, dependence(run), op)
         if mean is None or op.location is None or (key := (op.location.path, op.location.line)) in seen:
             continue
         ratio = _offset_ratio(trace, run, op)
@@ -117,7 +118,9 @@ def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterat
                 "op_index": op.index,
                 "ratio": ratio,
                 "relative_error": errors,
-                "reaches": sorted({op.index, *flow(run).downstream(op, 4)}),  # a negative variance breaks the root behind it
+                "reaches": sorted(
+                    {op.index, *dependence(run).downstream(op, 4)}
+                ),  # a negative variance breaks the root behind it
             },
             fixes=[
                 Fix("two-pass-variance", "let torch compute it in two passes"),
@@ -130,27 +133,27 @@ def _told(errors: dict[str, float]) -> str:
     return "its relative error is " + ", ".join(f"{error:.1g} in {p}" for p, error in errors.items())
 
 
-def _mean_of_naive_variance(run: Run, values: Flow, op: Op) -> Op | None:
+def _mean_of_naive_variance(run: Run, values: Dependence, op: Op) -> Op | None:
     """The op that takes the mean, where `op` subtracts its square from the mean of squares."""
-    if base_name(op) != "sub" or len(op.inputs) != 2 or not values.data(op.inputs[0]):
+    if op.name != "sub" or len(op.inputs) != 2 or not values.data(op.inputs[0]):
         return None
     squares, mean_squared = values.maker(op.inputs[0]), _squared(values, op.inputs[1])
-    if squares is None or base_name(squares) != "mean" or mean_squared is None:
+    if squares is None or squares.name != "mean" or mean_squared is None:
         return None
     inner, mean = _squared(values, squares.inputs[0]), values.maker(mean_squared)
-    if inner is None or mean is None or base_name(mean) != "mean":
+    if inner is None or mean is None or mean.name != "mean":
         return None
     return mean if values.behind(mean.inputs[0]) == values.behind(inner) else None
 
 
-def _squared(values: Flow, value_id: int) -> int | None:
+def _squared(values: Dependence, value_id: int) -> int | None:
     """What a value is the square of."""
     op = values.maker(value_id)
     if op is None:
         return None
-    if base_name(op) == "pow" and op.attributes.get("exponent") == 2:
+    if op.name == "pow" and op.attributes.get("exponent") == 2:
         return op.inputs[0]
-    if base_name(op) == "mul" and len(op.inputs) == 2 and values.behind(op.inputs[0]) == values.behind(op.inputs[1]):
+    if op.name == "mul" and len(op.inputs) == 2 and values.behind(op.inputs[0]) == values.behind(op.inputs[1]):
         return op.inputs[0]
     return None
 

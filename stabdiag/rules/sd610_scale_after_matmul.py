@@ -76,14 +76,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import FORMATS
 
 KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
+REMEDIES = ("scale-before",)
 explains = ("SD301", "SD302", "SD303", "SD404")
 
 _PRODUCTS = ("mm", "bmm", "baddbmm")
@@ -98,7 +99,7 @@ def check(trace: Trace, *, headroom: float = 2.0) -> Iterator[Finding]:
     largest = FORMATS["float16"].max
     worst: dict[object, tuple[float, Op, float]] = {}
     for op in run.phase("forward", "loss"):
-        scale = _scale_behind(run, flow(run), op)
+        scale = _scale_behind(run, dependence(run), op)
         stats = run.values[op.outputs[0]].stats if scale is not None else None
         if scale is None or stats is None or op.location is None or stats.headroom(FORMATS["float16"]) >= headroom:
             continue
@@ -118,23 +119,23 @@ def check(trace: Trace, *, headroom: float = 2.0) -> Iterator[Finding]:
         )
 
 
-def _scale_behind(run: Run, values: Flow, op: Op) -> float | None:
+def _scale_behind(run: Run, values: Dependence, op: Op) -> float | None:
     """The constant below 1 that the only use of a product of activations multiplies it with."""
-    if base_name(op) not in _PRODUCTS or len(op.inputs) < 2 or values.free(op):
+    if op.name not in _PRODUCTS or len(op.inputs) < 2 or values.free(op):
         return None
     if not all(values.data(i) for i in op.inputs[-2:]):
         return None
     uses = list(values.uses(op.outputs[0]))
-    if len(uses) != 1 or base_name(uses[0]) not in ("mul", "div"):
+    if len(uses) != 1 or uses[0].name not in ("mul", "div"):
         return None
     scale = _constant(run, values, uses[0])
     if scale is None or not scale:
         return None
-    scale = abs(scale if base_name(uses[0]) == "mul" else 1 / scale)
+    scale = abs(scale if uses[0].name == "mul" else 1 / scale)
     return scale if scale < 1 else None
 
 
-def _constant(run: Run, values: Flow, op: Op) -> float | None:
+def _constant(run: Run, values: Dependence, op: Op) -> float | None:
     other = op.attributes.get("other")
     if isinstance(other, (int, float)):
         return float(other)

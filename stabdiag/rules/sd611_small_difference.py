@@ -63,13 +63,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Op, Trace
+from stabdiag.trace.dependence import Dependence, dependence
 from stabdiag.trace.formats import FORMATS
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("small-argument", "softplus")
 explains = ("SD304", "SD501", "SD503")
 
 
@@ -81,11 +82,11 @@ def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
     roundoff = FORMATS["float32"].unit_roundoff
     seen = set()
     for op in run.phase("forward", "loss"):
-        form = _form(flow(run), op)
+        form = _form(dependence(run), op)
         if form is None or op.location is None or (key := (op.location.path, op.location.line)) in seen:
             continue
         name, x = form
-        stats = run.values[flow(run).behind(x)].stats
+        stats = run.values[dependence(run).behind(x)].stats
         if stats is None or not stats.sampled or stats.nonfinite or not stats.rms > 0:
             continue
         error = 2 * roundoff / stats.rms**2 if name.startswith("1 - cos") else roundoff / stats.rms
@@ -103,17 +104,17 @@ def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:
         )
 
 
-def _form(values: Flow, op: Op) -> tuple[str, int] | None:
+def _form(values: Dependence, op: Op) -> tuple[str, int] | None:
     """The form and the id of x."""
-    name = base_name(op)
+    name = op.name
     inner = values.maker(op.inputs[0]) if op.inputs and values.data(op.inputs[0]) else None
     if inner is None or not inner.inputs:
         return None
-    if name == "log" and base_name(inner) == "add" and inner.attributes.get("other") == 1:
+    if name == "log" and inner.name == "add" and inner.attributes.get("other") == 1:
         return "log(1 + x)", inner.inputs[0]
     minus_one = (name == "sub" and op.attributes.get("other") == 1) or (name == "add" and op.attributes.get("other") == -1)
-    if minus_one and base_name(inner) == "exp":
+    if minus_one and inner.name == "exp":
         return "exp(x) - 1", inner.inputs[0]
-    if name == "rsub" and op.attributes.get("other") == 1 and base_name(inner) == "cos":
+    if name == "rsub" and op.attributes.get("other") == 1 and inner.name == "cos":
         return "1 - cos(x)", inner.inputs[0]
     return None

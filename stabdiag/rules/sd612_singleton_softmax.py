@@ -75,13 +75,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stabdiag.evidence.expressions.flow import Flow, base_name, flow
 from stabdiag.evidence.graph.softmax import product_of_activations
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.dependence import Dependence, dependence
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("right-dimension", "sigmoid-for-softmax")
 explains = ("SD101", "SD103", "SD402", "SD405")
 
 _SOFTMAXES = ("_softmax", "_log_softmax", "_safe_softmax")
@@ -98,7 +99,7 @@ def check(trace: Trace) -> Iterator[Finding]:
             continue
         logits = run.values[op.inputs[0]]
         dim = int(op.attributes.get("dim", -1)) % max(1, len(logits.shape))
-        if not logits.shape or logits.shape[dim] != 1 or not _counts_units(run, flow(run), op.inputs[0], dim):
+        if not logits.shape or logits.shape[dim] != 1 or not _counts_units(run, dependence(run), op.inputs[0], dim):
             continue
         if (key := (op.location.path, op.location.line)) in seen:
             continue
@@ -119,12 +120,12 @@ def check(trace: Trace) -> Iterator[Finding]:
         )
 
 
-def _counts_units(run: Run, values: Flow, value_id: int, dim: int) -> bool:
+def _counts_units(run: Run, values: Dependence, value_id: int, dim: int) -> bool:
     """Whether a dimension is that of a layer's units; where views lost track of it, the last one of a matrix product is."""
     value = run.values[value_id]
     if value.unit_dim is not None:
         return value.unit_dim == dim and product_of_activations(run, value_id) is None  # of attention scores it counts keys
     made = values.maker(value_id)
-    if made is None or base_name(made) not in ("mm", "addmm") or not values.free(made):
+    if made is None or made.name not in ("mm", "addmm") or not values.free(made):
         return False
     return dim == len(value.shape) - 1 and run.values[made.outputs[0]].shape[-1] == 1

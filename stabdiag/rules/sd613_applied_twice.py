@@ -77,6 +77,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "expression"
 LEVEL = "line"
+REMEDIES = ("cross-entropy-of-scores", "pass-logits")
 
 _SQUASHES = {"_softmax": "softmax", "sigmoid": "sigmoid", "sigmoid_": "sigmoid"}
 _LIKELIHOODS = ("nll_loss_forward", "nll_loss2d_forward", "nll_loss_nd", "_ctc_loss")
@@ -152,7 +153,7 @@ def _no_logarithm(trace: Trace, run: Run, op: Op, above: float) -> Finding | Non
         precisions=probed(trace),
         label="wants logarithms of probabilities",
         evidence={"op_index": op.index, "largest": stats.max, "smallest": stats.min},
-        fixes=[Fix("log-softmax", "give it the log_softmax of the scores")],
+        fixes=[Fix("cross-entropy-of-scores", "give it the log_softmax of the scores, which is cross_entropy")],
     )
 
 

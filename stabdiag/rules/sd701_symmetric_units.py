@@ -119,6 +119,7 @@ from stabdiag.trace import Location, Op, Parameter, Run, Trace
 
 KIND = "start"
 LEVEL = "layer"
+REMEDIES = ("break-symmetry", "kaiming-init", "orthogonal-init", "xavier-init")
 explains = ("SD103", "SD205")
 
 

@@ -103,6 +103,7 @@ from stabdiag.trace import Location, Trace
 
 KIND = "start"
 LEVEL = "layer"
+REMEDIES = ("kaiming-init", "orthogonal-init", "xavier-init")
 FACT = FIRST_TO_LAST
 
 

@@ -119,6 +119,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "start"
 LEVEL = "model"
+REMEDIES = ("finite-data", "scale-pixels", "standardise-data", "standardise-input")
 explains = ("SD303", "SD705")
 MOST_FEATURES = 512
 WAVES = ("sin", "cos")

@@ -80,6 +80,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "start"
 LEVEL = "layer"
+REMEDIES = ("group-norm", "module-epsilon", "wider-normalisation")
 
 BATCH = ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update")
 GROUP = ("native_group_norm",)

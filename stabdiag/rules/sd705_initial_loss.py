@@ -89,6 +89,7 @@ from stabdiag.trace import Op, Run, Trace
 
 KIND = "start"
 LEVEL = "model"
+REMEDIES = ("final-norm", "small-output-init", "standardise-input")
 
 MEAN = 1  # torch's code of the reduction
 LEAST_CLASSES, ROWS = 4, 512

@@ -88,6 +88,10 @@ from stabdiag.trace.formats import format_of
 
 KIND = "training"
 LEVEL = "model"
+REMEDIES = (
+    *("clip-by-value", "gradient-clipping", "higher-learning-rate", "loss-scaling", "lower-learning-rate"),
+    *("optimizer-epsilon", "warm-up", "weight-decay"),
+)
 explains = ("SD802", "SD806")
 
 

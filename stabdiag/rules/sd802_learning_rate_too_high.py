@@ -85,6 +85,7 @@ from stabdiag.trace import Trace
 
 KIND = "training"
 LEVEL = "model"
+REMEDIES = ("gradient-clipping", "lower-learning-rate", "warm-up", "weight-decay")
 
 
 def check(trace: Trace, *, warning: float = 1.0, error: float = 20.0) -> Iterator[Finding]:

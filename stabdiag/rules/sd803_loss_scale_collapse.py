@@ -96,6 +96,7 @@ from stabdiag.trace import Trace
 
 KIND = "training"
 LEVEL = "model"
+REMEDIES = ("gradient-clipping", "loss-scaling")
 
 
 def check(trace: Trace, *, skipped: float = 0.25) -> Iterator[Finding]:

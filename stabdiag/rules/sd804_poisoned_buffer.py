@@ -89,6 +89,7 @@ from stabdiag.trace import Trace
 
 KIND = "training"
 LEVEL = "layer"
+REMEDIES = ("group-norm", "standardise-data", "standardise-input")
 
 
 def check(trace: Trace) -> Iterator[Finding]:

@@ -87,6 +87,7 @@ from stabdiag.trace import Trace
 
 KIND = "training"
 LEVEL = "model"
+REMEDIES = ("clip-by-value", "loss-scale")
 
 
 def check(trace: Trace) -> Iterator[Finding]:

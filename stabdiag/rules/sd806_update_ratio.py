@@ -80,6 +80,7 @@ from stabdiag.trace import Trace
 
 KIND = "training"
 LEVEL = "model"
+REMEDIES = ("higher-learning-rate", "lower-learning-rate", "weight-norm")
 
 FEW = 5  # tensors, below which percentiles mean nothing
 

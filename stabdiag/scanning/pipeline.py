@@ -9,7 +9,8 @@ from stabdiag.errors import ScanError
 from stabdiag.evidence.graph.structure import modules_of, weights_of_model
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.layers import layers_of, op_rows
-from stabdiag.judging.report import SubjectReport
+from stabdiag.judging.operands import operands_of
+from stabdiag.judging.report import Samples, SubjectReport
 from stabdiag.judging.triage import triage
 from stabdiag.judging.verdict import verdicts
 from stabdiag.probe.process import probe_in_worker
@@ -17,7 +18,7 @@ from stabdiag.repair.advice import advise
 from stabdiag.rule import selected
 from stabdiag.scanning.settle import as_asked, order
 from stabdiag.settings.request import ScanRequest
-from stabdiag.trace import SubjectFacts, Trace
+from stabdiag.trace import Run, SubjectFacts, Trace
 from stabdiag.trace.containment import contained
 
 Progress = Callable[[str, float], None]
@@ -68,9 +69,9 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         return SubjectReport(SubjectFacts(path, name, 0, "", ""), error=error)
     base = trace.run("float32")
     reference = trace.run("float64") or base
-    if error is None and base is not None and base.error is not None and not base.outputs and base.raised is None:
-        cure = "; move what the code makes to the device, or scan with --device cpu" if "same device" in base.error else ""
-        error = ScanError("forward", f"the model's forward pass failed in float32: {base.error}{cure}")
+    if error is None and base is not None and base.error is not None and base.raised is None:
+        at = f" at {base.error_at.path}:{base.error_at.line}" if base.error_at is not None else ""
+        error = ScanError("forward", f"the {base.error_phase or 'forward'} pass fails in float32{at}: {base.error}")
     rules = selected(request.select, request.extend_select, request.ignore)
     found: list[Finding] = []
     for rule in sorted(rules, key=lambda rule: rule.kind == "scan"):  # last, because they say which of the others failed
@@ -91,14 +92,32 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         error=error,
         rules_run=[rule.code for rule in rules],
         op_rows=op_rows(trace),
-        output_sample=reference.output_sample if reference is not None else [],
-        loss_sample=[reference.loss] if reference is not None and reference.loss is not None else [],
+        samples=_samples(reference),
         weights=weights_of_model(trace),
         modules=modules_of(trace),
+        initialised={p.name: p.initialised_at for p in base.parameters} if base is not None else {},
+        ran=[run.precision for run in trace.runs if run.error is None and (run.seed, run.step) == (0, 0)],
+        operands=operands_of(trace),
+        batch_size=_batch_size(base),
+        descent=trace.experiments.get("loss_curve", []),
+        replayed=trace.experiments.get("replayed", []),
     )
     if not (request.edited or request.after_build):  # a fix on trial: nobody reads its advice
         advise(report, request)
     return report
+
+
+def _samples(reference: Run | None) -> Samples:
+    if reference is None:
+        return Samples()
+    norms = {p.name: p.gradient.norm for p in reference.parameters if p.gradient is not None}
+    return Samples(reference.output_samples, reference.loss, reference.gradient_samples, norms)
+
+
+def _batch_size(run: Run | None) -> int | None:
+    """The first size of the first input; None without one."""
+    shapes = (value.shape for value in run.values if value.kind == "input") if run is not None else iter(())
+    return next((shape[0] for shape in shapes if shape), None)
 
 
 def _nobody_asked(finding: Finding, request: ScanRequest, trace: Trace) -> bool:

@@ -47,6 +47,8 @@ class ScanRequest:
         try_fixes: prove the suggested fixes by applying each to a copy and probing again.
         edited: absolute path -> text that imports see instead of the file's own (a fix on trial).
         after_build: statements about `model` to run once it is built (a fix on trial).
+        states: values of inputs, parameters and results to run the model with (what broke the original of a fix on trial).
+        descent: optimizer steps in float32 whose losses are noted (a fix on trial that changes the function).
         verbose: keep the scanned code's own output and full tracebacks.
     """
 
@@ -82,6 +84,8 @@ class ScanRequest:
     try_fixes: bool = False
     edited: dict[str, str] = field(default_factory=dict)
     after_build: list[str] = field(default_factory=list)
+    descent: int = 0
+    states: list[list[dict[str, Any]]] = field(default_factory=list)
     verbose: bool = False
 
     def with_declared(self, training: Mapping[str, Any]) -> ScanRequest:

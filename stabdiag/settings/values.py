@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any, get_args, get_type_hints
 
 from stabdiag.errors import UserError, did_you_mean, one_of
@@ -16,6 +17,7 @@ from stabdiag.trace.formats import PRECISIONS
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 POSITIVE = ("batches", "seeds", "budget", "jobs", "memory_limit", "lr", "clip")
+NOT_NEGATIVE = ("steps", "timeout", "momentum")
 
 
 def checked(key: str, value: Any, where: str) -> Any:
@@ -24,8 +26,12 @@ def checked(key: str, value: Any, where: str) -> Any:
         if key == "memory_limit":
             value = byte_count(value)
         value = _typed(key, value)
+        if isinstance(value, float) and not isfinite(value):
+            raise UserError(f"`{_spelled(key)}` is {value}, expected a finite number")
         if key in POSITIVE and value is not None and not value > 0:
             raise UserError(f"`{_spelled(key)}` is {value}, expected more than 0")
+        if key in NOT_NEGATIVE and value is not None and value < 0:
+            raise UserError(f"`{_spelled(key)}` is {value}, expected 0 or more")
         return MEANINGS[key](value) if key in MEANINGS else value
     except UserError as error:
         raise UserError(str(error) if where == "command line" else f"{where}: {error}") from None

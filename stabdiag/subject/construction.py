@@ -30,11 +30,13 @@ class Construction:
         modules: by identity, each module and where it was constructed: its own `__hash__` may need what it lacks until then.
         written: by address of the memory, the frames of the author's in which its content was made, innermost first. A copy
             keeps those of its source; `copied` holds the line that copied it.
+        loaded: addresses of the memory that `load_state_dict` filled last.
     """
 
     modules: dict[int, tuple[ReferenceType[nn.Module], Location]] = field(default_factory=dict)
     written: dict[int, list[Location]] = field(default_factory=dict)
     copied: dict[int, Location] = field(default_factory=dict)
+    loaded: set[int] = field(default_factory=set)
 
     def of_modules(self, model: nn.Module) -> dict[str, Location | None]:
         """Module path -> where it was constructed, None where no line is known."""
@@ -51,6 +53,7 @@ class Construction:
         parameter.initialised_at = next(iter(frames), None)
         parameter.initialised_for = next((at for at in frames if at.function != frames[0].function), None)
         parameter.copied_at = self.copied.get(address)
+        parameter.loaded = address in self.loaded
 
     def outermost(self, tensor: Tensor) -> Location | None:
         """The line of the function that was asked for a tensor in which its content was made."""
@@ -80,6 +83,7 @@ class _Writes(EagerMode):
 
     def _note(self, address: int) -> None:
         frames = callers() or [at for at in (here(),) if at is not None]
+        self._construction.loaded.discard(address)
         if frames:
             self._construction.written[address] = frames
             self._construction.copied.pop(address, None)
@@ -106,12 +110,18 @@ def recording() -> Iterator[Construction]:
         if at is not None:
             construction.modules[id(self)] = ref(self), at
 
-    nn.Module.__init__ = noting  # type: ignore[method-assign]
+    def loading(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        outcome = load(self, *args, **kwargs)
+        construction.loaded |= {_address(parameter) for parameter in self.parameters()}
+        return outcome
+
+    load = nn.Module.load_state_dict
+    nn.Module.__init__, nn.Module.load_state_dict = noting, loading  # type: ignore[method-assign]
     try:
         with _Writes(construction):
             yield construction
     finally:
-        nn.Module.__init__ = original  # type: ignore[method-assign]
+        nn.Module.__init__, nn.Module.load_state_dict = original, load  # type: ignore[method-assign]
 
 
 def _address(tensor: Tensor) -> int:

@@ -30,9 +30,29 @@ def is_library(filename: str) -> bool:
 
 def one_line(error: BaseException, limit: int = 240) -> str:
     """`ValueError: the first line of what it says`."""
-    text = str(error).strip().splitlines()
+    text = said_by(error).strip().splitlines()
     said = f"{type(error).__name__}: {text[0].strip()}" if text else type(error).__name__
     return said if len(said) <= limit else said[: limit - 1] + "…"
+
+
+def said_by(error: BaseException) -> str:
+    """What an exception says, "" when it cannot even say that."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was what was missing: Python's own error, CUDA's, or that of torch's CPU allocator, which has no type."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in said_by(error) or "std::bad_alloc" in said_by(error))
+    )
+
+
+def whole(error: BaseException, limit: int = 500) -> str:
+    """`ValueError: all that it says`, on one line, cut to `limit` characters."""
+    return f"{type(error).__name__}: {' '.join(said_by(error).split())[:limit]}"
 
 
 def place(error: BaseException) -> str:
@@ -47,7 +67,7 @@ def user_traceback(error: BaseException, most: int = 20) -> str:
     """The traceback without the frames of libraries; of a long one (recursion) the last `most` frames."""
     frames = [frame for frame in _frames(error) if not is_library(frame.filename)]
     shown = traceback.format_list(frames[-most:])
-    return "".join(["Traceback (the author's frames):\n", *shown, *traceback.format_exception_only(error)])
+    return "".join(["Traceback (the author's frames):\n", *shown, one_line(error, 2_000), "\n"])
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -145,7 +145,13 @@ def _made(choice: Choice, module: ModuleType, given: dict[str, Any]) -> nn.Modul
         for name, child in list(part.named_children()):
             if (plain := uncompiled(child)) is not child:
                 setattr(part, name, plain)
-    return model.train()
+    return _training(model)
+
+
+def _training(model: nn.Module) -> nn.Module:
+    """The model in train mode; an author's own `train` need not return it."""
+    model.train()
+    return model
 
 
 def _initialised(model: nn.Module, module: ModuleType, name: str, specifications: Sequence[str], data: str | None) -> None:
@@ -158,7 +164,7 @@ def _rebuild(choice: Choice, module: ModuleType, given: dict[str, Any], source: 
     def rebuild(k: int) -> nn.Module:
         with seeded(k), shifted(k, module):
             assert choice.target is not None
-            model = _made(choice, module, given) if k == 0 else build(choice.target, choice.name, module, given).train()
+            model = _made(choice, module, given) if k == 0 else _training(build(choice.target, choice.name, module, given))
         if any(isinstance(part, nn.modules.lazy.LazyModuleMixin) for part in model.modules()):
             attempt(model, source.batch(0))
         return model

@@ -65,7 +65,8 @@ class Op:
 
     Attributes:
         index: position in `Run.ops`.
-        name: aten name without namespace and overload ("mm", "_softmax", "native_layer_norm"); in-place ops keep their "_".
+        name: aten name without namespace and overload ("mm", "_softmax", "native_layer_norm"); in place or not, the
+            name is the same.
         phase: "forward", "loss", "backward" or "step" (the optimizer's).
         module, module_type, call: path of the innermost module that was running ("" is the root), its class, and which call
             of that module this was.
@@ -113,6 +114,7 @@ class Parameter:
         fan_in: inputs of one unit, None for vectors.
         made_at: where the module that owns it was constructed; initialised_at: where its content was last written while the
             model was being built (`nn.init.…`). Both in the user's files where a line of theirs is on the stack.
+        loaded: its content came by `load_state_dict`.
         initialised_for: where the function that wrote it was called; copied_at: where it was copied from another tensor.
     """
 
@@ -129,6 +131,7 @@ class Parameter:
     initialised_at: Location | None = None
     initialised_for: Location | None = None
     copied_at: Location | None = None
+    loaded: bool = False
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -162,12 +165,17 @@ class Run:
         ops, values, parameters: see there.
         buffers: name -> stats of each floating-point buffer after the run.
         poisoned_buffers: names of those that were finite before the run and are not after it.
+        state: name -> value id of what a buffer or parameter holds after the forward pass, where that has written to it.
         outputs: value ids of the model's outputs; loss_value: value id of the loss.
         loss: the loss as a Python float (None when the run broke before it).
-        output_sample: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models.
-        output_error, gradient_error: relative L2 distance to the reference run over all outputs, all parameter gradients;
-            gradient_cosine likewise. None when not compared.
+        output_samples: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models;
+            gradient_samples: up to 64 values of the gradient of each parameter, by its name, likewise.
+        output_error: L2 distance to the outputs of the reference run, relative to their spread between samples.
+        gradient_error: L2 distance to all parameter gradients of the reference run, relative to their norm.
+        gradient_projection: share of the reference gradient in this one, which a step along it descends by to first order.
+            All three are None when not compared.
         error: why the run broke, one sentence; None when it did not.
+        error_phase, error_at: in which phase ("forward", "loss", "backward") and at which of the author's lines.
         raised: set as well where it broke because of its numbers.
     """
 
@@ -182,14 +190,18 @@ class Run:
     parameters: list[Parameter] = field(default_factory=list)
     buffers: dict[str, Stats] = field(default_factory=dict)
     poisoned_buffers: list[str] = field(default_factory=list)
+    state: dict[str, int] = field(default_factory=dict)
     outputs: list[int] = field(default_factory=list)
     loss_value: int | None = None
     loss: float | None = None
-    output_sample: list[float] = field(default_factory=list)
+    output_samples: list[list[float]] = field(default_factory=list)
+    gradient_samples: dict[str, list[float]] = field(default_factory=dict)
     output_error: float | None = None
     gradient_error: float | None = None
-    gradient_cosine: float | None = None
+    gradient_projection: float | None = None
     error: str | None = None
+    error_phase: str = ""
+    error_at: Location | None = None
     raised: Raised | None = None
 
     @property

@@ -172,7 +172,7 @@ def test_a_nan_born_in_the_optimizer_step_is_located() -> None:
     case = subject(optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=1e-3))
     run = next(r for r in experiment(case, precisions=["float16"], seeds=1)["runs"] if r["precision"] == "float16")
     assert run["broke"] == "parameters"
-    assert (run["birth"]["phase"], run["birth"]["op"], run["birth"]["layer"]) == ("step", "addcdiv_", "0")
+    assert (run["birth"]["phase"], run["birth"]["op"], run["birth"]["layer"]) == ("step", "addcdiv", "0")
 
 
 def test_a_nan_born_in_the_third_forward_is_located() -> None:

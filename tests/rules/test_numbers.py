@@ -49,6 +49,20 @@ def model(init: str, forward: str, inputs: str, seed: int = 0) -> str:
 
 
 SICK = {
+    "healed-inside-a-small-branch": model(
+        "self.a, self.b = nn.Linear(16, 16), nn.Linear(16, 16)",
+        """h = self.a(x) * 600
+n = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-5)  # expect: SD302
+return x + 0.05 * self.b(n)""",
+        "torch.randn(8, 16, generator=g)",
+    ),
+    "nan-beside-a-mask": model(
+        "self.o = nn.Linear(16, 6)",
+        """p = self.o(x).masked_fill(torch.arange(6) > 3, float("-inf")).log_softmax(-1)
+
+return -(p.exp() * p).sum(-1)  # expect: SD301""",
+        "torch.randn(8, 16, generator=g)",
+    ),
     "healed-rms-norm": model(
         "self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 4)",
         """h = self.a(x) * 600
@@ -70,6 +84,21 @@ mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
 s = s.masked_fill(mask, -1e9)  # expect: SD305
 return s.softmax(-1) @ x""",
         "torch.randn(2, 8, 16, generator=g)",
+    ),
+    "mask-literal-in-place": model(
+        "self.q, self.k = nn.Linear(16, 16), nn.Linear(16, 16)",
+        """s = self.q(x) @ self.k(x).transpose(1, 2) / 4
+mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+s.masked_fill_(mask, -1e9)  # expect: SD305
+return s.softmax(-1) @ x""",
+        "torch.randn(2, 8, 16, generator=g)",
+    ),
+    "count-as-a-tensor": model(
+        "self.a, self.o = nn.Linear(4, 8), nn.Linear(8, 4)",
+        """h = torch.tanh(self.a(x))
+n = x.new_tensor(x.shape[0] * 300)  # expect: SD305
+return self.o(h * (1e4 / n) + h.mean() / n)""",
+        "torch.randn(400, 4, generator=g)",
     ),
     "positions-in-model-dtype": model(
         "self.t, self.p, self.o = nn.Embedding(30, 8), nn.Embedding(500, 8), nn.Linear(8, 30)",
@@ -123,6 +152,26 @@ return self.b(h)  # expect: SD301""",
 }
 
 HEALTHY = {
+    "wide-minimum-clamped-before-log-softmax": model(
+        "self.o = nn.Linear(16, 6)",
+        """m = torch.where(torch.arange(6) < 4, 0.0, torch.finfo(torch.float32).min).to(x.dtype)
+m = m.clamp(min=torch.finfo(x.dtype).min)
+return F.log_softmax(self.o(x) + m, -1)[:, :4]""",
+        "torch.randn(8, 16, generator=g)",
+    ),
+    "wide-minimum-replaced-before-a-maximum": model(
+        "self.o = nn.Linear(16, 6)",
+        """m = torch.where(torch.arange(6) < 4, 0.0, torch.finfo(torch.float32).min).to(x.dtype)
+m = m.nan_to_num(neginf=torch.finfo(x.dtype).min)
+return (self.o(x) + m).amax(-1)""",
+        "torch.randn(8, 16, generator=g)",
+    ),
+    "number-as-a-tensor-that-fits": model(
+        "self.a, self.o = nn.Linear(4, 8), nn.Linear(8, 4)",
+        """h = torch.tanh(self.a(x))
+return self.o(h * (1e4 / x.new_tensor(x.shape[0] * 30)))""",
+        "torch.randn(400, 4, generator=g)",
+    ),
     "minimum-masks": model(
         "self.q, self.k, self.n = nn.Linear(16, 16), nn.Linear(16, 16), nn.LayerNorm(16, eps=1e-12)",
         """s = self.q(x) @ self.k(x).transpose(1, 2) / 4
@@ -177,7 +226,7 @@ return self.o((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + eps).sqr
     "centring": model(
         "self.m = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))",
         "return self.m(x - x.mean(0))",
-        "5000 + torch.randn(64, 8, generator=g)",
+        "100 + torch.randn(64, 8, generator=g)",
     ),
 }
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from stabdiag.evidence.expressions.flow import flow
 from stabdiag.evidence.expressions.forms import (
     EXP,
     GENERAL,
-    LOGSUMEXP_BY_HAND,
     QUOTIENT,
+    RATIO,
     REPLACEABLE,
     ROOT,
-    SOFTMAX_BY_HAND,
     Expression,
     expressions,
 )
+from stabdiag.evidence.expressions.limits import breaking_points, limits_of
+from stabdiag.evidence.expressions.plausible import DEGENERATE, REACHED, SPECIAL, near, plausibility
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Location, Op, Run, Trace
-from stabdiag.trace.formats import PRECISIONS
-
-REACHED = 20.0
-"""Logits and exponents of this magnitude are nothing unusual once a model is trained; measured in `benchmarks/detection/`."""
+from stabdiag.trace.dependence import dependence
+from stabdiag.trace.formats import FORMATS, PRECISIONS, format_of
 
 ROUNDING = 1e-4
 """Share of the largest operand that a negative one must have to be more than what a difference of squares leaves behind."""
-
-DEGENERATE = ("zero", "constant")
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Judgement:
 
     Attributes:
         breaks: format -> kind -> where, see `stabdiag/probe/experiments/confirmation.py`; empty when it could not be run.
-        reach: smallest multiple of what was observed at which float32 breaks; inf where only zeros or constants do.
+        reach: how plausible the state is in which float32 breaks, see `stabdiag/evidence/expressions/plausible.py`.
     """
 
     trace: Trace
@@ -85,6 +81,17 @@ class Judgement:
         low, high = where.get("low") or 0.0, where.get("high") or 0.0
         return self.expression.form == ROOT and low < -ROUNDING * max(-low, abs(high))
 
+    @property
+    def learned(self) -> bool:
+        """Whether trained parameters alone make the operand."""
+        return not self.expression.upstream.sources
+
+    @property
+    def determinant(self) -> bool:
+        """Whether the operand is a determinant or its magnitude."""
+        maker = dependence(self.run).maker(self.expression.signed)
+        return maker is not None and maker.name in ("_linalg_det", "linalg_det", "det")
+
     def observed(self) -> str:
         """The observed range of the link in words."""
         seen = self.result.get("observed", {})
@@ -95,17 +102,9 @@ class Judgement:
         return f"range {seen['low']:.3g} to {seen['high']:.3g}"
 
     def limits(self) -> str:
-        """Where it breaks in each format, in words: "gradient from 88.8, value from 104 in float32; …"."""
-        parts = []
-        for format, kinds in self.breaks.items():
-            told = [
-                f"{kind} from {limit:.3g}"
-                for kind, where in sorted(kinds.items(), key=lambda item: item[1]["factor"])
-                if (limit := limit_of(self.expression.form, where)) is not None
-            ]
-            if told:
-                parts.append(f"{', '.join(told)} in {format}")
-        return "; ".join(parts)
+        """Where it breaks in each format that breaks: the true limits of the op, in terms of the link."""
+        formats = list(self.breaks) or ["float32"]
+        return breaking_points(self.run, self.expression, formats)
 
     def finding(self, message: str, label: str, fixes: list[Fix], *, notes: tuple[str, ...] = ()) -> Finding:
         """The finding, with what all rules of SD6 have in common."""
@@ -133,7 +132,10 @@ class Judgement:
                 "op_index": self.op.index,
                 "form": self.expression.form,
                 "observed": self.result.get("observed", {}),
-                "breaks": self.breaks,
+                "breaks": {
+                    format: {kind: {k: v for k, v in where.items() if k != "state"} for kind, where in kinds.items()}
+                    for format, kinds in self.breaks.items()
+                },
                 "reaches": sorted(
                     i for i in {self.expression.danger, self.expression.cause, *self.expression.path} if i is not None
                 ),
@@ -152,32 +154,28 @@ class Judgement:
             return f"the pattern only; {self.result['status']}"
         if self.happens:
             return "not finite on the probe batch itself"
-        ways = {
-            "scale": "scaled by {:.3g}",
-            "negate": "scaled by -{:.3g}",
-            "raise": "raised by {:.3g} times its largest magnitude",
-            "lower": "lowered by {:.3g} times its largest magnitude",
-            "zero": "all 0",
-            "constant": "constant",
-        }
         format, kinds = next(iter(self.breaks.items()))
-        kind, where = min(kinds.items(), key=lambda item: item[1]["factor"])
-        return f"the {kind} breaks in {format} when what feeds it is {ways[where['how']].format(where['factor'])}"
+        kind, where = min(kinds.items(), key=lambda item: plausibility(item[1]))
+        return f"the {kind} breaks in {format} {_way(where)}"
 
 
-def limit_of(form: str, where: dict[str, Any]) -> float | None:
-    """The magnitude of the link (its spread for a softmax) at which something breaks."""
-    if where.get("gap") is not None:
-        return float(where["gap"])
-    if where.get("at") is not None and form not in (SOFTMAX_BY_HAND, LOGSUMEXP_BY_HAND):  # there one term breaks its row
-        return float(where["at"])
-    ends = [abs(e) for e in (where.get("low"), where.get("high")) if e is not None]
-    return max(ends) if ends else None
+def _way(where: dict[str, Any]) -> str:
+    """How the state differs from what was observed."""
+    if where["group"] == "parameters":
+        return f"when training moves the parameters it is made of by {where['moved']:.2g}"
+    how = where["how"]
+    shapes = {
+        "zero": "when what feeds it is 0",
+        "constant": "when what feeds it is constant",
+        "duplicate": "when two samples are equal",
+        "aligned": "when what feeds it is parallel",
+    }
+    return shapes.get(how, f"when what feeds it moves by {where['moved']:.2g} of its standard deviations over the samples")
 
 
-def reach(breaks: dict[str, dict[str, Any]], formats: tuple[str, ...]) -> float:
-    """Smallest factor at which any of the formats breaks; inf where none does but at zeros and constants."""
-    found = [b["factor"] for f in formats for b in breaks.get(f, {}).values() if b["how"] not in DEGENERATE]
+def reach(breaks: dict[str, dict[str, Any]], formats: Iterable[str]) -> float:
+    """How plausible the nearest state is in which a format breaks; inf where only zeros and constants do."""
+    found = [plausibility(b) for f in formats for b in breaks.get(f, {}).values() if b["how"] not in DEGENERATE]
     return min(found, default=inf)
 
 
@@ -187,7 +185,7 @@ def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) 
     Args:
         trace: with the confirmation's results.
         forms: names from `stabdiag.evidence.expressions.forms`; all when there are none.
-        within: breaks within this multiple of the observed range are errors.
+        within: breaks within so many standard deviations of what was observed are errors.
         trapped: those whose value a where hides while the gradient is lost; else those it does not hide.
     """
     run = trace.run("float32")
@@ -240,42 +238,59 @@ def _severity(run: Run, expression: Expression, result: dict[str, Any], within: 
         return Severity.ERROR
     severity = _by_form(run, expression, result, within)
     location = run.ops[expression.op].location
-    if location is not None and location.library:
+    if location is not None and location.library and severity is not None:
         return {Severity.ERROR: Severity.WARNING, Severity.WARNING: Severity.INFO}.get(severity)
     return severity
 
 
-def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: float) -> Severity:
+def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: float) -> Severity | None:
     form, breaks = expression.form, result["breaks"]
-    near = reach(breaks, ("float32",)) <= within
-    if form in REPLACEABLE:
-        near = reach(breaks, tuple(breaks)) <= within or _reached(expression, breaks)
-    near = near or _driven_there(expression, result)
     seen = result.get("observed", {})
+    wide = list(breaks["float32"].values())
+    if form in REPLACEABLE:
+        close = any(near(b, within) for kinds in breaks.values() for b in kinds.values())
+        close = close or _reached(run, expression, breaks) or _driven_there(run, expression, result)
+        return Severity.ERROR if close else Severity.WARNING
     if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
-        near = True  # it passes through 0 between two elements of one batch
-    if form == EXP and not _hidden(result):
-        if not flow(run).driven(expression.upstream.sources):
-            return Severity.WARNING if near else Severity.INFO
-        return Severity.ERROR if reach(breaks, ("float32",)) <= within else Severity.WARNING
-    if near:
+        return Severity.ERROR  # it passes through 0 between two elements of one batch
+    spread = result.get("spread")
+    if result.get("inputs"):  # no layer in between that training moves: the operand's own spread counts
+        at_hand = [b for b in wide if b["how"] not in DEGENERATE]
+        if at_hand and spread is not None and spread <= within:
+            return Severity.ERROR
+        return Severity.WARNING if any(b["how"] in SPECIAL for b in wide) else Severity.INFO
+    if any(near(b, within) for b in wide):
         return Severity.ERROR
-    far = form in GENERAL and min((b["source"] for b in breaks["float32"].values()), default=inf) > REACHED
-    return Severity.INFO if far else Severity.WARNING
+    if form not in GENERAL and form not in (EXP, RATIO):
+        return Severity.WARNING
+    if _hidden(result) and expression.selected is not None:  # a trap in any format that training gets to
+        within_reach = any(plausibility(b) <= 1 for kinds in breaks.values() for b in kinds.values())
+        return Severity.WARNING if within_reach else Severity.INFO
+    if form == RATIO or any(plausibility(b) <= 1 for b in wide):
+        return Severity.WARNING
+    special = [b["how"] for b in wide if b["how"] in SPECIAL]
+    if any(how not in DEGENERATE for how in special):
+        return Severity.WARNING
+    if special and ((spread is not None and spread <= within) or (spread is None and form != ROOT)):
+        return Severity.WARNING
+    return Severity.INFO
 
 
-def _driven_there(expression: Expression, result: dict[str, Any]) -> bool:
+def _driven_there(run: Run, expression: Expression, result: dict[str, Any]) -> bool:
     """Whether gradient ascent on the inputs takes the link past its limit in float32."""
     driven = result.get("driven")
-    limits = [limit_of(expression.form, where) for where in result["breaks"].get("float32", {}).values()]
-    found = [limit for limit in limits if limit]
-    if driven is None or not found or expression.form in GENERAL:
+    if driven is None or expression.form in GENERAL:
         return False
-    size = driven["gap"] if expression.gap_dim is not None else max(abs(driven["low"]), abs(driven["high"]))
-    return size is not None and size >= min(found)
+    if expression.gap_dim is not None:
+        return driven["gap"] is not None and driven["gap"] >= min(abs(at) for at in _ends(run, expression, "float32"))
+    ends = limits_of(run, expression, FORMATS["float32"])
+    return any(driven["high"] >= e.at if e.side == "above" else driven["low"] <= e.at for e in ends)
 
 
-def _reached(expression: Expression, breaks: dict[str, Any]) -> bool:
+def _ends(run: Run, expression: Expression, format: str) -> list[float]:
+    return [limit.at for limit in limits_of(run, expression, format_of(format))]
+
+
+def _reached(run: Run, expression: Expression, breaks: dict[str, Any]) -> bool:
     """Whether it breaks at a magnitude that training gets to, in any probed format."""
-    limits = [limit_of(expression.form, where) for kinds in breaks.values() for where in kinds.values()]
-    return min((limit for limit in limits if limit is not None), default=inf) <= REACHED
+    return min((abs(at) for format in breaks for at in _ends(run, expression, format)), default=inf) <= REACHED

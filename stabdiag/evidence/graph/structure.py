@@ -24,6 +24,7 @@ class Weight:
         recurrent: applied to its own result over time; ends_branch: the last weight of a residual branch.
         reads_input: applied to the model's input itself, which has input_channels features and input_dims dimensions.
         bias: name of the bias next to it, "" without one; bias_mean: its mean.
+        loaded: the weight came from a file.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Weight:
     input_dims: int = 0
     bias: str = ""
     bias_mean: float = 0.0
+    loaded: bool = False
 
     @property
     def ratio(self) -> float:
@@ -95,6 +97,7 @@ def _weight(run: Run, scale: LayerScale, recurrent: set[str], ends: set[str], ve
         input_dims=len(read.shape),
         bias=bias.name if bias is not None and bias.name != parameter.name else "",
         bias_mean=bias.stats.mean if bias is not None and bias.stats is not None else 0.0,
+        loaded=parameter.loaded,
     )
 
 

@@ -14,7 +14,7 @@ from math import inf, isfinite, log2
 from stabdiag.evidence.numbers.poison import ADDS, harmful, overflowed
 from stabdiag.trace import DISCRETE, Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
-from stabdiag.trace.formats import Format, format_of
+from stabdiag.trace.formats import FORMATS, Format, format_of
 
 DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
 LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
@@ -31,6 +31,7 @@ class Blame:
         op: of the run; error: relative error of its result; index: I of its result; inherited: largest relative error among
             its inputs; bits: that cancel in it, log2((|a|+|b|)/|a−b|) in root mean squares, 0 where it is no difference.
         result: relative error of the outputs (None when they are not finite); fatal: NaN was made of it.
+        narrowed: the author holds the result in a format with fewer digits than that of the run.
     """
 
     op: Op
@@ -40,6 +41,7 @@ class Blame:
     bits: float
     result: float | None
     fatal: bool = False
+    narrowed: bool = False
 
     def cancels(self, format: Format) -> bool:
         """Whether the op is a difference in which more than half of the format's bits cancel."""
@@ -74,8 +76,17 @@ class Errors:
         return inf if self.output is None else self.unit * max(1.0, self.output)
 
     def producer(self, value_id: int) -> Op | None:
-        """The op behind a value, views passed over."""
-        return self.run.producer(self.run.behind_views(value_id))
+        """The op behind a value, views passed over, but no cast that the author wrote and that loses digits."""
+        while (op := self.run.producer(value_id)) is not None and op.view and op.inputs:
+            if op.name == "_to_copy" and self.narrows(op):
+                break
+            value_id = op.inputs[0]
+        return op
+
+    def narrows(self, op: Op) -> bool:
+        """Whether an op has its result in a format with fewer digits than that of the run: the author's own choice."""
+        value = self.run.output_of(op)
+        return value is not None and value.dtype in FORMATS and format_of(value.dtype).unit_roundoff > self.unit
 
     def of(self, op: Op) -> tuple[float, float] | None:
         """(relative error, I) of an op's result; None where either is unknown."""
@@ -116,7 +127,10 @@ def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
     if not measured:
         return None
     worst, op = max(measured, key=lambda m: m[0])
-    return _walk(errors, op, limit, bool(broken)) if worst > limit else None
+    blamed = _walk(errors, op, limit, bool(broken)) if worst > limit else None
+    if blamed is not None and blamed.narrowed and not blamed.fatal and (blamed.result or 0.0) < FIRST_DIGIT:
+        return None  # 16 bits that the author chose cost what 16 bits cost
+    return blamed
 
 
 def _another_computation(trace: Trace, run: Run) -> bool:
@@ -144,7 +158,7 @@ def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:
         if heaviest is None or heaviest[1] < max(limit / 2, found[1] / 16):
             inherited = max((b[2] for b in before), default=0.0)
             result = None if fatal else run.output_error
-            return Blame(op, found[0], found[1], inherited, cancelled_bits(run, op), result, fatal)
+            return Blame(op, found[0], found[1], inherited, cancelled_bits(run, op), result, fatal, errors.narrows(op))
         op = heaviest[3]
 
 

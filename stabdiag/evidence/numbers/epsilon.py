@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stabdiag.evidence.expressions.flow import flow
 from stabdiag.evidence.expressions.forms import REPLACEABLE, Expression, expressions
-from stabdiag.evidence.expressions.judgement import DEGENERATE, REACHED
+from stabdiag.evidence.expressions.plausible import REACHED, SPECIAL, near
 from stabdiag.evidence.numbers.poison import harmful
 from stabdiag.finding import Severity
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.dependence import dependence
 from stabdiag.trace.formats import FORMATS, Format, format_of
 
 LARGEST = 1e-3  # what is added on purpose is larger than an epsilon
@@ -143,11 +143,11 @@ def reached(trace: Trace, epsilon: Epsilon, format: Format, within: float) -> Se
         elsewhere = "float32" in breaks and (expression.form in REPLACEABLE or not _lost_in(FORMATS["float32"], epsilon))
         if format.name not in breaks or elsewhere or not _guards(base, epsilon, expression):
             continue
-        ways = [way for way in breaks[format.name].values() if way["how"] not in DEGENERATE]
-        near = any(way["factor"] <= within or way["source"] <= REACHED for way in ways)
+        ways = [way for way in breaks[format.name].values() if way["how"] not in SPECIAL]
+        close = any(near(way, within) or way["largest"] <= REACHED for way in ways)
         if wide:
-            found.append(Severity.ERROR if near else Severity.WARNING)
-        elif near:
+            found.append(Severity.ERROR if close else Severity.WARNING)
+        elif close:
             found.append(Severity.WARNING if epsilon.absorbed else Severity.INFO)
     return max(found, key=lambda severity: severity.rank, default=None)
 
@@ -155,6 +155,6 @@ def reached(trace: Trace, epsilon: Epsilon, format: Format, within: float) -> Se
 def _guards(base: Run, epsilon: Epsilon, expression: Expression) -> bool:
     """Whether an epsilon stands before the singular op of an expression; the root of a divisor counts as its division."""
     danger = base.ops[expression.danger]
-    makers = [flow(base).maker(i) for i in danger.inputs]
+    makers = [dependence(base).maker(i) for i in danger.inputs]
     ends = {op.site for op in (danger, *makers) if op is not None}
     return epsilon.consumer.site in ends and any(base.ops[i].site == epsilon.op.site for i in expression.upstream.ops)

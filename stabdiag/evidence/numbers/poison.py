@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from stabdiag.evidence.graph.main_path import LAYER_OPS, is_live
 from stabdiag.trace import Op, Run, Value
 from stabdiag.trace.counterpart import Counterparts
-from stabdiag.trace.formats import FORMATS, Format
+from stabdiag.trace.formats import FORMATS, Format, format_of
 
 # Ops that write a constant into a tensor: an infinity in their arguments is the author's intention.
 # fmt: off
@@ -135,19 +135,20 @@ def healed_wrong(run: Run, birth: Birth) -> Op | None:
         if op.name in WRITES_A_CONSTANT and op.name != "where":
             continue
         wrong = value is not None and value.error is not None and value.error > HEALED_WRONG and is_live(run, index)
-        if wrong and (op.phase == "backward" or _stays_wrong(run, op)):
+        if wrong and (op.phase == "backward" or stays_wrong(run, op)):
             return op
     return None
 
 
-def _stays_wrong(run: Run, op: Op) -> bool:
+def stays_wrong(run: Run, op: Op) -> bool:
     """Whether a wrong result is wrong for what is computed from it: the smallest number of a format in place of -inf is as good
     for a softmax, a maximum, a selection. A sum or a product of matrices only hides it among others."""
     stack, seen = [*op.outputs], set[int]()
-    ends = {*run.outputs, run.loss_value}
+    unit = format_of(run.precision).unit_roundoff
+    outputs = set(run.outputs) if run.output_error is None or run.output_error > UNHARMED * unit else set()
     while stack:
         value_id = stack.pop()
-        if value_id in ends:
+        if value_id == run.loss_value or value_id in outputs:
             return True
         for reader in run.consumers(value_id):
             output = run.output_of(reader)
@@ -160,7 +161,7 @@ def _stays_wrong(run: Run, op: Op) -> bool:
                 stack += reader.outputs
             else:
                 most = 1.0 if reader.name in ADDS | LAYER_OPS else UNHARMED
-                if output.error > most * FORMATS[output.dtype].unit_roundoff:
+                if output.error > most * unit:
                     return True
     return False
 
@@ -188,16 +189,26 @@ def harmful(run: Run) -> list[Birth]:
 
 def overflowed(run: Run, birth: Birth, there: Counterparts | None, format: Format) -> float | None:
     """The largest magnitude that the reference run has where a run has infinities, when that is finite and beyond the format's
-    range (gradients: under this run's loss scale); None when the birth is something else."""
+    range (what carries the gradient: under this run's loss scale); None when the birth is something else."""
     stats = birth.value.stats
     if there is None or stats is None or (stats.nan and birth.leaf is None):
         return None
     other = there.value(run, birth.op.outputs[0] if birth.leaf is None else birth.leaf)
     if other is None or other.stats is None or other.stats.nonfinite:
         return None
-    backward = birth.op.phase == "backward" and birth.leaf is None
-    largest = other.stats.max_abs * (run.loss_scale / there.other.loss_scale if backward else 1.0)
+    scaled = birth.leaf is None and birth.op.outputs[0] in carriers(run)
+    largest = other.stats.max_abs * (run.loss_scale / there.other.loss_scale if scaled else 1.0)
     return largest if largest > format.max else None
+
+
+def carriers(run: Run) -> set[int]:
+    """Ids of the values of the backward pass that a loss scale multiplies: those computed from what the pass starts with. The
+    others are factors of derivatives, computed again from values of the forward pass."""
+    found: set[int] = set()
+    for op in run.phase("backward"):
+        if not found or not found.isdisjoint(op.inputs):
+            found.update(op.outputs)
+    return found
 
 
 def named(run: Run, leaf: int) -> str:

@@ -47,7 +47,7 @@ COST = 1.0  # bare training steps of one forward pass in float64, as `plan._COST
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
     """Measure both condition numbers; nothing is written where the reference run broke."""
     reference = reference_of(trace)
-    if reference is None or not recorder.reference or not recorder.reference.outputs:
+    if reference is None or not recorder.reference or not recorder.reference.outputs.parts:
         return
     if (known := _told_by_rounding(trace, reference)) is not None:
         trace.experiments["conditioning"] = {"rounding": known, "spread": known}

@@ -1,23 +1,38 @@
-"""Confirmation of unstable expressions: push the operand out of its observed range until something is no longer finite.
+"""Confirmation of unstable expressions: a search for a plausible state in which something is no longer finite.
 
-The ops of each expression are taken out of one more forward pass and run again on varied sources (the outputs of the layers
-that feed it): scaled by ±k, shifted by ±k times their largest magnitude, for k from 1 to 1000; set to 0; set to a constant. A
-layer that is 0 as built is varied as if its largest magnitude were 1. The smallest k at which the result or the gradient of the
-operand is not finite, while the operand itself is, is refined to 1 %.
+The ops of each expression are taken out of one more forward pass and run again on varied sources, in two groups: what data
+drive (outputs of layers, inputs) and the trained parameters it is computed from. See `stabdiag/probe/search.py` for how states
+are found and `stabdiag/probe/states.py` for how far away they are.
 
 Writes `trace.experiments["confirmation"]`:
 
     {"cost": forward passes spent, "expressions": {key: {
         "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run: why",
-        "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is told
+        "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is stated
         "driven": the same after gradient ascent on the inputs, where that was tried,
-        "breaks": {format: {"value" | "gradient": {"factor", "how", "low", "high", "gap", "at", "hidden", "source"}}}}}}
+        "inputs": True where inputs alone drive it, no layer in between,
+        "descent": "not run: why", where that was so,
+        "spread": how far the operand is from its singular point, in its own standard deviations over samples; None unknown,
+        "breaks": {format: {"value" | "gradient": {"group", "how", "factor", "moved", "largest", "low", "high", "gap",
+                                                   "hidden", "state"}}}}}}
 
-`factor` is k (1 where it breaks at what was observed), `how` one of "observed", "scale", "negate", "raise", "lower", "zero",
-"constant"; `at` is the smallest magnitude of the link that breaks, `source` the largest magnitude of the sources then;
-`hidden`: the dangerous op's own result is not finite there, whatever the end of the expression shows. "bounded": nothing broke.
-"tolerated": it is not finite as recorded, and loss and gradients are finite all the same. "fixed": its only sources are masks
-or counts.
+Of all states that break it, the most plausible one is kept. `group` is "data" or "parameters"; `how` one of "observed",
+"scale", "negate", "raise", "lower", "descent", "zero", "constant", "duplicate", "aligned"; `moved` how far the sources moved,
+in the group's unit; `largest` their largest magnitude then; `low`, `high`, `gap` the link's. `hidden`: the dangerous op's own
+result is not finite there, whatever the end of the expression shows.
+
+`state` is what broke it, to be run again by a proof: one entry per source,
+
+    {"kind": "input" | "parameter" | "result", "name": of an input or parameter,
+     "op": of a result: {"name", "module", "layer", "phase", "occurrence"}, the `occurrence`-th op of that name in that module,
+     "how", "factor": as above, "shape", "values": all elements in order, None where there are more than 4,096}
+
+Put the values in place of the input, the parameter or the op's result on batch 0 (seed and draws as recorded), and run forward,
+loss and backward. Where `values` is None: "scale" and "negate" multiply by ±factor, "raise" and "lower" add ±1.0037 · factor ·
+largest magnitude (± factor to a parameter), "zero" and "constant" fill with 0 and with the largest magnitude.
+
+"bounded": nothing broke. "tolerated": it is not finite as recorded, and loss and gradients are finite all the same. "fixed":
+its only sources are masks or counts.
 """
 
 from __future__ import annotations
@@ -29,31 +44,24 @@ from typing import Any
 import torch
 
 from stabdiag.evidence.expressions.forms import EXP, REPLACEABLE, Expression, expressions
-from stabdiag.probe import ascent
+from stabdiag.evidence.expressions.plausible import plausibility
+from stabdiag.probe import ascent, states
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
-from stabdiag.probe.subexpression import DivergedError, Excerpts, Lanes, Subexpression, extremes
+from stabdiag.probe.search import DTYPES, Search
+from stabdiag.probe.states import DATA, PARAMETERS, Source
+from stabdiag.probe.subexpression import DivergedError, Excerpts, Subexpression, extremes
 from stabdiag.recording.tracer import plain
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace.formats import FORMATS
+from stabdiag.trace.ops import limits
 
 BUDGET = 50.0  # forward passes
 # What calling an op costs, in multiply-adds: 5 µs at some 2 per ns on one CPU core.
 _CALL = 10_000
-_LARGEST = 2**26  # elements of all tensors of an expression, all lanes together: autograd keeps them
 _MOST = 2**25  # elements of one lane: 42 lanes take a minute (50 ns per element and lane on one core)
-_FACTORS = [10 ** (e / 3) for e in range(10)]  # 1 to 1000
-_REFINED = 12
-_OFF_ZERO = 1.0037  # a shift by exactly the largest magnitude would put that element on 0 by construction
-_DIRECTIONS: dict[str, Callable[[float], tuple[float, float]]] = {
-    "scale": lambda k: (k, 0.0),
-    "negate": lambda k: (-k, 0.0),
-    "raise": lambda k: (1.0, _OFF_ZERO * k),
-    "lower": lambda k: (1.0, -_OFF_ZERO * k),
-}
-_DEGENERATE = {"zero": (0.0, 0.0), "constant": (0.0, 1.0)}
-_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
@@ -78,10 +86,12 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
         )
         results = {e.key: {"status": f"not run: {why}"} for e in found}
     account.spent += account.forward
-    formats = [f for f in _FORMATS if f == "float32" or f in request.precisions]
+    formats = [f for f in DTYPES if f == "float32" or f in request.precisions]
     if excerpts is not None:
-        for expression in found:
-            results[expression.key] = _confirmed(expression, base, excerpts, formats, account)
+        begun = {e.key: _confirmed(e, base, excerpts, formats, account) for e in found}
+        for key, (result, searches) in begun.items():  # after all that is cheap
+            _descend(result, searches, formats)
+            results[key] = result
         _drive(recorder, base, found, results, account)
     trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
@@ -132,9 +142,12 @@ class _Account:
         elements = sum(_size(self.run.values[i].shape) for i in op.outputs[:1])
         return 0.0 if op.view else _CALL + lanes * elements * _inner(op, self.run)
 
-    def variation(self, expression: Expression, lanes: int) -> float:
-        """The work of one call of `Subexpression.vary`; backward counts twice forward."""
+    def variation(self, expression: Expression, lanes: int, differentiated: bool | None) -> float:
+        """The work of variations; backward counts twice forward. `differentiated`: whether the operand alone is computed, with
+        or without its gradient; None for all of the expression."""
         before = sum(self.of(self.run.ops[i], lanes) for i in expression.upstream.ops)
+        if differentiated is not None:
+            return before * (3 if differentiated else 1)
         after = sum(self.of(self.run.ops[i], lanes) for i in expression.path)
         return (before + after) * (3 if expression.differentiated else 1)
 
@@ -168,46 +181,116 @@ def _inner(op: Op, run: Run) -> int:
     return 1
 
 
-def _confirmed(expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account) -> dict[str, Any]:
-    sources = [i for i in expression.upstream.sources if not _fixed(base, excerpts, i)]
-    if expression.form == EXP:  # data stay what they are where they meet what layers make: old log-probabilities, times
-        sources = [i for i in sources if base.values[i].kind != "input"] or sources
-    if not sources:
-        return {"status": "fixed"}
+def _confirmed(
+    expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account
+) -> tuple[dict[str, Any], list[Search]]:
+    """What uniform variations and special shapes do to an expression, and the searches to go on with."""
+    groups = _groups(expression, base, excerpts)
+    if not groups:
+        return {"status": "fixed"}, []
     if (elements := account.elements(expression)) > _MOST:
-        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}
+        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}, []
+    result: dict[str, Any] = {"status": "bounded", "observed": {}, "breaks": {}}
+    result["spread"] = _own_distance(base, expression, excerpts)
+    result["inputs"] = all(base.values[s.id].kind == "input" for s in groups.get(DATA, [])) and DATA in groups
+    searches = [_search(expression, base, excerpts, group, sources, account) for group, sources in groups.items()]
+    try:
+        for search in searches:
+            for name in formats:
+                breaks = search.breaks(name)
+                result["observed"] = search.observed
+                if name == "float32" and any(b["how"] == "observed" for b in breaks.values()) and _finite(base):
+                    return {**result, "status": "tolerated"}, []
+                _keep(result, name, breaks)
+    except _OverBudgetError:
+        searches = []
+        if not result["breaks"]:
+            return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}, []
+    except Exception as error:  # an op that cannot be run again by itself
+        searches = []
+        if not result["breaks"]:
+            return {**result, "status": f"not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}, []
+    return result, searches
+
+
+def _descend(result: dict[str, Any], searches: list[Search], formats: list[str]) -> None:
+    """Go on where nothing plausible breaks float32 yet."""
+    for search in searches:
+        if any(plausibility(b) <= 1 for b in result["breaks"].get("float32", {}).values()):
+            return
+        try:
+            for name, breaks in search.descent(formats).items():
+                _keep(result, name, breaks)
+        except _OverBudgetError:
+            result["descent"] = f"not run: it would cost more than {BUDGET:g} forward passes"
+            return
+        except Exception as error:  # what cannot be differentiated that way
+            result["descent"] = f"not run: {type(error).__name__}"
+
+
+def _keep(result: dict[str, Any], format: str, breaks: dict[str, Any]) -> None:
+    """Keep the most plausible break of each kind."""
+    for kind, broken in breaks.items():
+        kept = result["breaks"].setdefault(format, {})
+        if kind not in kept or plausibility(broken) < plausibility(kept[kind]):
+            kept[kind] = broken
+        result["status"] = "confirmed"
+
+
+def _own_distance(base: Run, expression: Expression, excerpts: Excerpts) -> float | None:
+    """How far the operand is from where the dangerous op ends, in its own standard deviations over samples; None unknown."""
+    operand = excerpts.values.get(expression.operand)
+    danger = base.ops[expression.danger]
+    ends = limits(danger.name, danger.attributes, FORMATS["float32"])
+    if operand is None or not ends or operand.dim() == 0 or len(operand) < 2:
+        return None
+    operand = operand.double()
+    spread = float((operand - operand.mean(0, keepdim=True)).square().mean().sqrt())
+    gap = min(float((operand - end.at).abs().min()) for end in ends)
+    return gap / spread if spread > 0 and isfinite(gap / spread) else None
+
+
+def _groups(expression: Expression, base: Run, excerpts: Excerpts) -> dict[str, list[Source]]:
+    """The sources that are varied together. Masks, counts and ids that came in as floating-point numbers are not varied, nor
+    are data that an exponential takes from what layers make: old values, times."""
+    data = [i for i in expression.upstream.sources if not _fixed(base, excerpts, i)]
+    if expression.form == EXP:
+        data = [i for i in data if base.values[i].kind != "input"] or data
+    groups = {
+        DATA: [
+            states.data_source(i, tensor, positive=base.values[i].kind == "input" and bool((tensor >= 0).all()))
+            for i in data
+            if (tensor := excerpts.values[i]).numel()
+        ],
+        PARAMETERS: [
+            states.parameter_source(i, excerpts.values[i]) for i in expression.upstream.parameters if i in excerpts.values
+        ],
+    }
+    return {group: sources for group, sources in groups.items() if sources}
+
+
+def _search(
+    expression: Expression, base: Run, excerpts: Excerpts, group: str, sources: list[Source], account: _Account
+) -> Search:
     sub = Subexpression(
         [excerpts.steps[i] for i in expression.upstream.ops],
         [excerpts.steps[i] for i in expression.path],
-        sources,
-        {i for i in sources if base.values[i].kind == "input" and bool((excerpts.values[i] >= 0).all())},
+        [s.id for s in sources],
         expression.operand,
         expression.link,
+        expression.signed,
         base.ops[expression.danger].outputs[0],
         base.ops[expression.path[-1]].outputs[0],
         expression.gap_dim,
         expression.differentiated,
         excerpts.values,
     )
-    search = _Search(expression, sub, account)
-    result: dict[str, Any] = {"status": "bounded", "observed": {}, "breaks": {}}
-    try:
-        for name in formats:
-            breaks = search.breaks(name)
-            result["observed"] = search.observed
-            if name == "float32" and any(b["how"] == "observed" for b in breaks.values()) and _finite(base):
-                return {**result, "status": "tolerated"}
-            if breaks:
-                result["breaks"][name] = breaks
-    except _OverBudgetError:
-        if not result["breaks"]:
-            return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}
-    except Exception as error:  # an op that cannot be run again by itself
-        if not result["breaks"]:
-            return {**result, "status": f"not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-    if result["breaks"]:
-        result["status"] = "confirmed"
-    return result
+
+    def afford(lanes: int, differentiated: bool | None) -> None:
+        if not account.affords(account.variation(expression, lanes, differentiated)):
+            raise _OverBudgetError
+
+    return Search(base, expression, sub, group, sources, account.elements(expression), afford)
 
 
 def _fixed(base: Run, excerpts: Excerpts, value_id: int) -> bool:
@@ -223,74 +306,3 @@ def _finite(run: Run) -> bool:
 
 class _OverBudgetError(Exception):
     pass
-
-
-class _Search:
-    """Finds the smallest variation that breaks one expression in one format."""
-
-    def __init__(self, expression: Expression, sub: Subexpression, account: _Account) -> None:
-        self.expression, self.sub, self.account = expression, sub, account
-        self.observed: dict[str, float | None] = {}
-        self.directions = list(_DIRECTIONS)
-        sources = [t[torch.isfinite(t)].abs() for t in (sub.values[i] for i in sub.sources)]
-        self.largest = max((float(t.max()) for t in sources if t.numel()), default=0.0) or 1.0
-
-    def breaks(self, format: str) -> dict[str, Any]:
-        """kind ("value", "gradient") -> where it breaks, for the kinds that do."""
-        plan = [("observed", 1.0, (1.0, 0.0))]
-        plan += [(d, k, _DIRECTIONS[d](k)) for d in self.directions for k in _FACTORS if (d, k) != ("scale", 1.0)]
-        plan += [(how, 1.0, variation) for how, variation in _DEGENERATE.items()]
-        lanes = self._vary([variation for _, _, variation in plan], format)
-        if not self.observed:
-            self.observed = _link(lanes, 0)
-        found: dict[str, Any] = {}
-        for kind, counts in (("value", lanes.value), ("gradient", lanes.gradient)):
-            broken = [i for i in range(len(plan)) if _breaks_here(lanes.operand, counts, i)]
-            if not broken:
-                continue
-            first = min(broken, key=lambda i: (plan[i][0] in _DEGENERATE, plan[i][1], i))
-            how, factor, _ = plan[first]
-            if how in _DIRECTIONS and factor > 1:
-                found[kind] = self._refined(kind, how, factor, format)
-            else:
-                found[kind] = {"factor": factor, "how": how, **self._where(lanes, first, how, factor)}
-        if format == "float32" and found:  # narrower formats break the same way, only sooner
-            ways = {b["how"] for b in found.values()} & set(_DIRECTIONS)
-            self.directions = [d for d in self.directions if d in ways] or self.directions
-        return found
-
-    def _refined(self, kind: str, how: str, factor: float, format: str) -> dict[str, Any]:
-        low = factor / _FACTORS[1]
-        found: dict[str, Any] = {}
-        for _ in range(2):
-            ratio = (factor / low) ** (1 / _REFINED)
-            factors = [low * ratio ** (i + 1) for i in range(_REFINED)]
-            lanes = self._vary([_DIRECTIONS[how](k) for k in factors], format)
-            counts = lanes.value if kind == "value" else lanes.gradient
-            first = next((i for i, count in enumerate(counts) if count), _REFINED - 1)
-            factor, low = factors[first], factors[first] / ratio
-            found = {"factor": factor, "how": how, **self._where(lanes, first, how, factor)}
-        return found
-
-    def _where(self, lanes: Lanes, lane: int, how: str, factor: float) -> dict[str, Any]:
-        times = {"scale": factor, "negate": factor, "raise": 1 + factor, "lower": 1 + factor, "zero": 0.0}.get(how, 1.0)
-        return {**_link(lanes, lane), "hidden": lanes.inner[lane] > 0, "source": times * self.largest}
-
-    def _vary(self, variations: list[tuple[float, float]], format: str) -> Lanes:
-        if not self.account.affords(self.account.variation(self.expression, len(variations))):
-            raise _OverBudgetError
-        at_once = max(1, _LARGEST // self.account.elements(self.expression))
-        parts = [self.sub.vary(variations[i : i + at_once], _FORMATS[format]) for i in range(0, len(variations), at_once)]
-        return Lanes(*([x for part in parts for x in getattr(part, name)] for name in Lanes.__slots__))
-
-
-def _breaks_here(operand: list[int], counts: list[int], lane: int) -> bool:
-    """Not finite behind an operand that is; where the recorded operand holds masks, more of it than was recorded."""
-    if operand[0] == 0:
-        return operand[lane] == 0 and counts[lane] > 0
-    return operand[lane] <= operand[0] and counts[lane] > counts[0]
-
-
-def _link(lanes: Lanes, lane: int) -> dict[str, float | None]:
-    values = {"low": lanes.low[lane], "high": lanes.high[lane], "gap": lanes.gap[lane], "at": lanes.at[lane]}
-    return {name: value if isfinite(value) else None for name, value in values.items()}

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from stabdiag.evidence.numbers.epsilon import Epsilon, lost
-from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import Recorder, named_tensors
 from stabdiag.recording.operator import Operator
 from stabdiag.recording.tracer import Execute, plain
@@ -51,7 +50,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
 def _breaks(recorder: Recorder, precision: str, index: int) -> bool:
     """Whether the loss or an output becomes non-finite when the operand holds the value that the epsilon guards against."""
     with recorder.stage(precision) as stage:
-        how = _at(emulated if stage.emulate else plain, index, _zeroed)
+        how = _at(stage.execute, index, _zeroed)
         after = recorder.forward(stage, recorder.inputs(stage, 0), execute=how)
     return after.loss is None or after.loss != after.loss or abs(after.loss) == float("inf")
 

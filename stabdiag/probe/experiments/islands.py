@@ -14,6 +14,7 @@ from collections.abc import Callable
 from math import isfinite
 
 from stabdiag.evidence.numbers.blame import LIMIT, blame
+from stabdiag.evidence.numbers.descent import DESCENDS
 from stabdiag.evidence.numbers.poison import harmful
 from stabdiag.probe.float32_lines import Float32Lines, Line
 from stabdiag.probe.recorder import Recorder
@@ -23,7 +24,6 @@ from stabdiag.trace import Op, Run, Trace
 BACK = 4  # ops to go back from a cause that is in float32 already, to what made its operands
 MOST = 10  # recorded steps per precision
 COST = 2.0  # bare training steps each, as `plan._COST`
-ERROR, COSINE = 0.2, 0.9  # `stabdiag.judging.verdict`'s bounds for "at-risk"
 
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
@@ -49,9 +49,8 @@ def sound(trace: Trace, run: Run) -> bool:
     """Whether a run is finite and close enough to the reference to be trained in."""
     if run.error is not None or run.loss is None or not isfinite(run.loss) or harmful(run):
         return False
-    off = run.output_error is not None and run.output_error > ERROR
-    turned = run.gradient_cosine is not None and run.gradient_cosine < COSINE
-    return not off and not turned and blame(trace, run, LIMIT) is None
+    lost = run.gradient_projection is not None and run.gradient_projection < DESCENDS
+    return not lost and blame(trace, run, LIMIT) is None
 
 
 class Search:

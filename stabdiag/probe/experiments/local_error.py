@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from stabdiag.evidence.numbers.blame import LIMIT, blamed_runs
-from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import Recorder
 from stabdiag.recording import stats
 from stabdiag.recording.operator import Operator
 from stabdiag.recording.reference import relative_error
-from stabdiag.recording.tracer import Execute, plain
+from stabdiag.recording.tracer import Execute
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 from stabdiag.trace.counterpart import Counterparts
@@ -34,7 +33,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     for before, blamed in blamed_runs(trace, LIMIT):
         local: dict[int, float] = {}
         with recorder.stage(before.precision) as stage:
-            how = _measuring(emulated if stage.emulate else plain, blamed.op.name, local)
+            how = _measuring(stage.execute, blamed.op.name, local)
             again = recorder.forward(stage, recorder.inputs(stage, 0), execute=how)
         there = Counterparts(before, again).op(blamed.op)
         if there is not None and there.index in local:

@@ -30,6 +30,7 @@ from stabdiag.probe.optimizer import choose
 from stabdiag.probe.recorder import Recorder, Stage, nonfinite_buffers
 from stabdiag.probe.training import Trainer
 from stabdiag.settings.request import DEFAULT_PRECISIONS, ScanRequest
+from stabdiag.subject.frames import whole
 from stabdiag.trace import Trace
 
 SEEDS = 3
@@ -67,7 +68,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
                 try:
                     _train(recorder, trace, request, found, facts, model, show)
                 except Exception as error:
-                    facts["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                    facts["error"] = whole(error, 300)
         _curvature(recorder, request, found)
     except KeyboardInterrupt:
         found["interrupted"] = True

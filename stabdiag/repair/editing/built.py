@@ -6,7 +6,6 @@ module-level assignment: whichever made the subject. Where none of them is in th
 
 from __future__ import annotations
 
-import ast
 import re
 
 import libcst as cst
@@ -32,10 +31,14 @@ def insert(source: Source, name: str, statements: list[str], root: str = "model"
         root: the placeholder in them.
     """
     text = _inserted(source, name, [line for statement in statements for line in statement.splitlines()], root)
-    if text is not None:
-        used = {node.id for statement in statements for node in ast.walk(ast.parse(statement)) if isinstance(node, ast.Name)}
-        for module in (m for m in IMPORTS if m in used):
-            text = with_import(text, module, IMPORTS[module])
+    return with_imports(text, statements) if text is not None else None
+
+
+def with_imports(text: str, statements: list[str]) -> str:
+    """The text with imports of the modules that statements name, where it does not bind them."""
+    named = {word for statement in statements for word in re.findall(r"(?<![\w.])([A-Za-z_]\w*)(?=\.)", statement)}
+    for module in (m for m in IMPORTS if m in named):
+        text = with_import(text, module, IMPORTS[module])
     return text
 
 

@@ -32,6 +32,25 @@ def changed_statements(before: str, after: str) -> str:
     return "\n".join(line for block in blocks for line in _flush(block))
 
 
+def changed_functions(before: str, after: str) -> set[str]:
+    """Names of the functions and methods, nested ones included, whose code an edit changed."""
+    old, new = _functions(before), _functions(after)
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+
+
+def _functions(text: str) -> dict[str, list[str]]:
+    source = Source("", text)
+    found: dict[str, list[str]] = {}
+    for function in source.all(cst.FunctionDef):
+        found.setdefault(function.name.value, []).append(source.code(function))
+    return found
+
+
+def changed_lines(before: str, after: str) -> set[int]:
+    """Numbers of the lines of `after` that an edit inserted or replaced, from 1."""
+    return _different(before.splitlines(), after.splitlines())
+
+
 def _different(before: list[str], after: list[str]) -> set[int]:
     """Numbers of the lines of `after` that were inserted or replaced, from 1."""
     changes = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()

@@ -35,6 +35,17 @@ def assignment(source: Source, name: cst.Name) -> cst.Assign | None:
     return best if any(a is block for a in source.ancestors(name)) else None
 
 
+def of_file(source: Source, name: str) -> cst.Assign | None:
+    """The one assignment of a name at the top level of the file; None when there is none, or more than one."""
+    found = [
+        small
+        for line in source.tree.body
+        for small in (line.body if isinstance(line, cst.SimpleStatementLine) else ())
+        if isinstance(small, cst.Assign) and isinstance(target := small.targets[0].target, cst.Name) and target.value == name
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def _is_part(source: Source, node: cst.CSTNode, statement: cst.CSTNode) -> bool:
     return any(a is statement for a in source.ancestors(node))
 

@@ -168,8 +168,10 @@ def constant(source: Source, node: cst.BaseExpression) -> float | None:
             return constant(source, assign.value)
         function = source.around(node, cst.FunctionDef)
         for param in function.params.params if function is not None else ():
-            if param.name.value == node.value and param.default is not None:
-                return constant(source, param.default)
+            if param.name.value == node.value:
+                return constant(source, param.default) if param.default is not None else None
+        if flow.reads(source, node) is None and (top := flow.of_file(source, node.value)) is not None:
+            return constant(source, top.value)
     if isinstance(node, cst.Attribute) and isinstance(node.value, cst.Name) and node.value.value == "self":
         owner = source.around(node, cst.ClassDef)
         for made, given in _attributes(source):

@@ -61,7 +61,7 @@ def infer(
         if trial.error is None:
             return Inferred((), trial, "forward takes no argument")
         raise refused(shown, trial.error, "forward")
-    start = _settled(first_plan(model, parameters), given, parameters, shown)
+    start = _settled(_in_dtype_of(model, first_plan(model, parameters)), given, parameters, shown)
     first: Trial | None = None
     for plan in (*(() if given else _from_examples(start, examples)), start):
         trial = attempt(model, draw(plan, parameters, 0))
@@ -70,6 +70,12 @@ def infer(
         first = trial
     assert first is not None
     return _search(model, start, first, parameters, shown, given)
+
+
+def _in_dtype_of(model: nn.Module, plan: Plan) -> Plan:
+    """Floating-point inputs in the dtype of the first parameter: what a model that its author cast to 16 bits is fed."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return tuple(replace(s, dtype=dtype) if s.dtype == torch.float32 else s for s in plan)
 
 
 def _settled(start: Plan, given: Plan, parameters: list[inspect.Parameter], shown: str) -> Plan:

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stabdiag.evidence.expressions.judgement import limit_of
+from stabdiag.evidence.expressions.forms import expressions
+from stabdiag.evidence.expressions.limits import breaking_points, limits_of
 from stabdiag.probe.here import probe_file
 from stabdiag.settings.request import ScanRequest
+from stabdiag.trace.formats import FORMATS
+from stabdiag.trace.ops import limits
 from tests.evidence.expressions.zoo import MEAN, model_file
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,11 +56,61 @@ def test_reported_limits_are_those_of_the_format(
 ) -> None:
     path = tmp_path / "model.py"
     path.write_text(model_file(*text))
-    trace = probe_file(ScanRequest(target=str(path)), lambda what, share: None)
-    results = trace.experiments["confirmation"]["expressions"]
-    (result,) = [r for key, r in results.items() if key.startswith(form)]
-    limit = limit_of(form, result["breaks"][format][kind])
-    assert limit == pytest.approx(first_break(function, DTYPES[format], kind), rel=0.04)
+    run = probe_file(ScanRequest(target=str(path)), lambda what, share: None).run("float32")
+    assert run is not None
+    (expression,) = [e for e in expressions(run) if e.form == form]
+    found = [limit.at for limit in limits_of(run, expression, FORMATS[format]) if limit.kind == kind]
+    assert found[0] == pytest.approx(first_break(function, DTYPES[format], kind), rel=0.04)
+
+
+OPS: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, float]]] = {
+    "exp": (torch.exp, {}),
+    "expm1": (torch.expm1, {}),
+    "sinh": (torch.sinh, {}),
+    "cosh": (torch.cosh, {}),
+    "exp2": (torch.exp2, {}),
+    "log": (torch.log, {}),
+    "log1p": (torch.log1p, {}),
+    "sqrt": (torch.sqrt, {}),
+    "rsqrt": (torch.rsqrt, {}),
+    "reciprocal": (torch.reciprocal, {}),
+    "acos": (torch.acos, {}),
+    "asin": (torch.asin, {}),
+    "atanh": (torch.atanh, {}),
+    "acosh": (torch.acosh, {}),
+    "logit": (torch.logit, {}),
+    "square": (torch.square, {}),
+    "pow": (lambda x: x**-0.5, {"exponent": -0.5}),
+    "pow_": (lambda x: x**0.5, {"exponent": 0.5}),
+}
+
+
+@pytest.mark.parametrize("format", DTYPES)
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_is_finite_before_its_limit_and_not_at_it(name: str, format: str) -> None:
+    function, attributes = OPS[name]
+    dtype = DTYPES[format]
+    for limit in limits(name, attributes, FORMATS[format]):
+        inward = -1.0 if limit.side == "above" else 1.0
+        margin = 0.02 * max(1.0, abs(limit.at))
+        for at, finite in (
+            (limit.at + inward * margin, True),
+            (limit.at - (0 if abs(limit.at) <= 1 else inward * margin), False),
+        ):
+            x = torch.tensor(at, dtype=dtype, requires_grad=True)
+            y = function(x)
+            (slope,) = torch.autograd.grad(y, x)
+            assert bool(torch.isfinite(y if limit.kind == "value" else slope)) is finite, (limit, at)
+
+
+def test_limits_are_the_same_in_words_where_formats_share_them(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(model_file("return torch.log1p(self.a(h)), torch.exp(self.b(h))", "return (out[0] + out[1]).mean()"))
+    run = probe_file(ScanRequest(target=str(path)), lambda what, share: None).run("float32")
+    assert run is not None
+    said = {e.form: breaking_points(run, e, DTYPES) for e in expressions(run)}
+    assert said["logarithm"] == "from -1 down"
+    assert said["exp"] == "from 88.7 up in float32 and bfloat16, from 11.1 up in float16"
 
 
 def test_the_stable_form_has_no_limit() -> None:

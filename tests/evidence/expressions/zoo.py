@@ -295,14 +295,6 @@ UNSTABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "late clamp": {
         "clamp": ("return torch.exp(self.a(h)).clamp(max=50.0)  # expect: SD605", MEAN),
-        "rate": (
-            "rate = torch.exp(self.one(h))  # expect: SD605\nodds = rate * 1e-3\nlog = torch.log1p(odds)\nreturn 1e3 * log",
-            MEAN,
-        ),
-        "log variance": (
-            "m, v = self.a(h), self.b(h)\nreturn m + torch.exp(0.5 * v) * torch.ones_like(m)  # expect: SD605",
-            "return out.pow(2).mean()",
-        ),
         "minimum": ("return torch.minimum(self.a(h).exp(), torch.tensor(50.0))  # expect: SD605", MEAN),
         "sigmoid": ("return 1 / (1 + torch.exp(-self.a(h)))  # expect: SD605", MEAN),
         "swish": ("z = self.a(h)\nreturn z / (1 + torch.exp(-z))  # expect: SD605", MEAN),

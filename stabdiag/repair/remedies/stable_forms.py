@@ -1,0 +1,397 @@
+"""Stable forms: expressions that compute the same on paper and neither overflow, cancel nor divide by zero on the way.
+
+Each entry is a table of (pattern, template); see `stabdiag.repair.editing.pattern` for how they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from stabdiag.repair.editing import flow
+from stabdiag.repair.editing.pattern import Match, dimension, matches, written
+from stabdiag.repair.editing.rewrite import Rule, guarded, nearby, outwards, replacement
+from stabdiag.repair.editing.source import Source
+from stabdiag.repair.editing.spelling import head
+from stabdiag.repair.remedy import Case, Edit, Remedy, Rewrite
+
+_EACH = 'F.binary_cross_entropy_with_logits(z, y, reduction="none")'
+_P, _Q = guarded("sigmoid(z)"), guarded("1 - sigmoid(z)")
+_PAIRS = [*zip(_P, _Q, strict=True), (_P[1], "eps + 1 - sigmoid(z)"), (_P[1], "1 + eps - sigmoid(z)")]
+_PAIRS += [(p, f"1 - {p}") for p in _P[2:]]
+
+
+def _cross_entropies(body: str) -> list[Rule]:
+    """The binary cross-entropy with the reductions and signs that authors give it."""
+    return [
+        (f"-mean({body})", "F.binary_cross_entropy_with_logits(z, y)"),
+        (f"mean(-({body}))", "F.binary_cross_entropy_with_logits(z, y)"),
+        (f"-sum({body})", 'F.binary_cross_entropy_with_logits(z, y, reduction="sum")'),
+        (f"sum(-({body}))", 'F.binary_cross_entropy_with_logits(z, y, reduction="sum")'),
+        (f"-({body})", _EACH),
+        (body, f"-{_EACH}"),
+    ]
+
+
+_BCE_WITH_LOGITS: list[Rule] = [
+    *(rule for p, q in _PAIRS for rule in _cross_entropies(f"y * log({p}) + (1 - y) * log({q})")),
+    *((f"-y * log({p}) - (1 - y) * log({q})", _EACH) for p, q in _PAIRS),
+    *((f"binary_cross_entropy({p}, y, ...)", "F.binary_cross_entropy_with_logits(z, y, ...)") for p in guarded("sigmoid(z)")),
+]
+_LOG_SOFTMAX: list[Rule] = [
+    *((f"log({p})", "F.log_softmax(z, ...)") for p in guarded("softmax(z, ...)")),
+    ("log(exp(z) / sum(exp(z), ...))", "F.log_softmax(z, dim=DIM)"),
+    ("log(diagonal(exp(z)) / sum(exp(z), ...))", "F.log_softmax(z, dim=DIM).diagonal()"),
+]
+_CROSS_ENTROPY: list[Rule] = [
+    *((f"nll_loss(log({p}), t)", "F.cross_entropy(z, t)") for p in guarded("softmax(z, ...)")),
+    ("nll_loss(log_softmax(z, ...), t)", "F.cross_entropy(z, t)"),
+]
+_LOGITS: list[Rule] = [
+    ("cross_entropy(softmax(z, *any), t, ...)", "F.cross_entropy(z, t, ...)"),
+    ("binary_cross_entropy_with_logits(sigmoid(z), y, ...)", "F.binary_cross_entropy_with_logits(z, y, ...)"),
+]
+_LOGSIGMOID: list[Rule] = [
+    *((f"log({p})", "F.logsigmoid(z)") for p in guarded("sigmoid(z)")),
+    *((f"log({q})", "F.logsigmoid(-z)") for q in (*guarded("1 - sigmoid(z)"), "eps + 1 - sigmoid(z)", "1 + eps - sigmoid(z)")),
+    *((f"log(1 - {p})", "F.logsigmoid(-z)") for p in guarded("sigmoid(z)")[2:]),
+    ("log(1 / (1 + exp(-z)))", "F.logsigmoid(z)"),
+]
+
+
+def _over_a_dimension(source: Source, match: Match) -> str | None:
+    return "torch.logsumexp(z, ...)" if match.rest else None
+
+
+_LOGSUMEXP: list[Rule] = [(f"log({s})", _over_a_dimension) for s in guarded("sum(exp(z), ...)")]
+_LOGADDEXP: list[Rule] = [
+    ("log(1 + exp(z))", "torch.logaddexp(torch.zeros_like(z), z)"),
+    ("log(exp(a) + exp(b))", "torch.logaddexp(a, b)"),
+]
+_SOFTMAX: list[Rule] = [
+    *((f"exp(z) / ({s})", "torch.softmax(z, dim=DIM)") for s in guarded("sum(exp(z), ...)")),
+    ("exp(z) / unsqueeze(sum(exp(z), ...), *any)", "torch.softmax(z, dim=DIM)"),
+    ("exp(z) / index(sum(exp(z), ...))", "torch.softmax(z, dim=DIM)"),
+]
+
+
+def _shift(source: Source, case: Case) -> str | None:
+    """Shift the exponent by its largest value in the row that is summed, or in the group of a scatter."""
+    marked = source.at(case.finding.location)
+    for node in nearby(source, marked) if marked is not None else ():
+        made = head(source, node)
+        if made is None or made.op != "exp":
+            continue
+        exponent = made.operands[0]
+        if (inner := head(source, exponent)) is not None and inner.op == "sub":
+            return None
+        largest = next((text for used in _uses(source, node) if (text := _largest(source, used, exponent)) is not None), None)
+        if largest is not None:
+            shifted = written(source, f"torch.exp(z - ({largest}))", {"z": source.code(exponent)})
+            return source.spliced([replacement(source, node, shifted)])
+    return None
+
+
+def _uses(source: Source, node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """Expressions around an expression, and around the uses of the name that it is assigned to."""
+    yield from outwards(source, node)
+    statement = next((a for a in source.ancestors(node) if isinstance(a, cst.BaseSmallStatement)), None)
+    if isinstance(statement, cst.Assign) and statement.value is node and isinstance(statement.targets[0].target, cst.Name):
+        for use in flow.uses(source, statement):
+            yield from outwards(source, use)
+
+
+def _largest(source: Source, used: cst.BaseExpression, exponent: cst.BaseExpression) -> str | None:
+    """The largest exponent of each sum that an expression takes, as code; None where it takes none."""
+    z = f"({source.code(exponent)})" if not isinstance(exponent, cst.Name | cst.Call | cst.Attribute) else source.code(exponent)
+    for match in matches(source, "sum(e, ...)", used):
+        dim = dimension(source, match)
+        return f"{z}.amax(dim={dim}, keepdim=True)" if dim is not None else f"{z}.max()"
+    made = head(source, used)
+    if made is not None and made.op.rstrip("_") in ("index_add", "scatter_add") and len(made.operands) == 4:
+        into, dim, index = (source.code(operand) for operand in made.operands[:3])
+        if dim == "0" and isinstance(made.operands[2], cst.Name):
+            empty = f'{z}.new_full({into}.shape, -float("inf"))'
+            return f'{empty}.index_reduce(0, {index}, {z}, "amax")[{index}].detach()'
+    return None
+
+
+_SIGMOID: list[Rule] = [
+    ("1 / (1 + exp(-z))", "torch.sigmoid(z)"),
+    ("1 / (1 + exp(z))", "torch.sigmoid(-z)"),
+    ("exp(z) / (1 + exp(z))", "torch.sigmoid(z)"),
+]
+_SOFTPLUS: list[Rule] = [
+    ("log(1 + exp(z))", "F.softplus(z)"),
+    ("log1p(exp(z))", "F.softplus(z)"),
+    ("log(cosh(z))", "torch.abs(z) + F.softplus(-2 * torch.abs(z)) - 0.6931471805599453"),
+]
+_SMALL_ARGUMENT: list[Rule] = [
+    ("log(1 + x)", "torch.log1p(x)"),
+    ("log(1 - x)", "torch.log1p(-x)"),
+    ("exp(x) - 1", "torch.expm1(x)"),
+    ("1 - exp(x)", "-torch.expm1(x)"),
+    ("1 - cos(x)", "2 * torch.sin(x / 2).square()"),
+    ("cos(x) - 1", "-2 * torch.sin(x / 2).square()"),
+    ("1 - sigmoid(z)", "torch.sigmoid(-z)"),
+    ("sqrt(1 + x) - 1", "x / (torch.sqrt(1 + x) + 1)"),
+    ("1 - sqrt(1 - x)", "x / (1 + torch.sqrt(1 - x))"),
+]
+_EXP_OF_HALF: list[Rule] = [(f"sqrt({e})", "torch.exp(0.5 * v)") for e in guarded("exp(v)")]
+_CANCEL: list[Rule] = [
+    *((f"log({e})", "x") for e in guarded("exp(x)")),
+    *((f"exp(log({x}))", "x") for x in guarded("x")),
+]
+_SUM_OF_LOGS: list[Rule] = [
+    ("log(prod(x, ...))", "torch.log(x).sum(...)"),
+    ("log(cumprod(x, ...))", "torch.log(x).cumsum(...)"),
+    ("log(a) - log(a + b)", "-torch.log1p(b / a)"),
+]
+_SLOGDET: list[Rule] = [
+    *((f"log({d})", "torch.linalg.slogdet(w)[1]") for d in guarded("abs(det(w))")),
+    *((f"log({d})", "torch.linalg.slogdet(w)[1]") for d in guarded("det(w)")),
+    ("logdet(w)", "torch.linalg.slogdet(w)[1]"),
+]
+_XLOGY: list[Rule] = [
+    *((f"y * log({x})", "torch.xlogy(y, x)") for x in reversed(guarded("x"))),
+]
+
+
+def _norm(source: Source, match: Match) -> str:
+    rest = [source.code(arg).strip(", ") for arg in match.rest or ()]
+    if rest and "=" not in rest[0]:
+        rest[0] = f"dim={rest[0]}"  # the second argument of `vector_norm` is the order
+    if len(rest) > 1 and "=" not in rest[1]:
+        rest[1] = f"keepdim={rest[1]}"
+    return f"torch.linalg.vector_norm({', '.join(['x', *rest])})"
+
+
+def _p_norm(source: Source, match: Match) -> str | None:
+    inner = _norm(source, match)
+    return inner.replace("vector_norm(x", "vector_norm(x, ord=p")
+
+
+_VECTOR_NORM: list[Rule] = [
+    ("sqrt(sum(square(x), ...))", _norm),
+    ("pow(sum(pow(abs(x), p), ...), 1 / p)", _p_norm),
+]
+_VARIANCE: list[Rule] = [("mean(square(x), ...) - square(mean(x, ...))", "x.var(..., correction=0)")]
+
+
+def _centred(source: Source, match: Match) -> str:
+    dim = "" if not match.rest else source.code(match.rest[0].value)
+    mean = f"x.mean({dim}, keepdim=True)" if dim else "x.mean()"
+    return f"(x - {mean}).square().mean(...)"
+
+
+_CENTRED: list[Rule] = [("mean(square(x), ...) - square(mean(x, ...))", _centred)]
+
+
+def _shaped(norm: str) -> list[str]:
+    return [norm, f"index({norm})", f"unsqueeze({norm}, *any)", f"transpose({norm}, *any)"]
+
+
+_DIFFERENCE: list[Rule] = [
+    (form.format(a=a, b=b, ab=ab), "(x[..., :, None, :] - y[..., None, :, :]).square().sum(-1)")
+    for a in _shaped("sum(square(x), *any)")
+    for b in _shaped("sum(square(y), *any)")
+    for ab in ("2 * (x @ transpose(y, *any))", "2 * x @ transpose(y, *any)", "x @ transpose(y, *any) * 2")
+    for form in ("{a} + {b} - {ab}", "{a} - {ab} + {b}")
+]
+_ANGLE: list[Rule] = [
+    (
+        f"{name}(cosine_similarity(a, b, dim=d))",
+        "2 * torch.atan2((F.normalize(a, dim=d) - F.normalize(b, dim=d)).norm(dim=d), (F.normalize(a, dim=d) + F.normalize(b, "
+        "dim=d)).norm(dim=d))",
+    )
+    for name in ("acos", "arccos")
+]
+
+
+def _other_dimension(source: Source, match: Match) -> str:
+    dims = [source.code(arg.value) for arg in match.rest or () if arg.keyword is None or arg.keyword.value in ("dim", "axis")]
+    return "torch.softmax(z, dim=1)" if dims[:1] != ["1"] else "torch.softmax(z, dim=-1)"
+
+
+REMEDIES = (
+    Remedy(
+        "log-softmax",
+        "Use log_softmax instead of the logarithm of a softmax",
+        Rewrite(_LOG_SOFTMAX),
+        "`log_softmax` subtracts the largest logit first, so it neither underflows to log(0) nor loses the gradient. Where "
+        "the model returns the softmax and the loss takes the logarithm, the model returns the logits instead.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "cross-entropy",
+        "Give the loss logits instead of probabilities",
+        Rewrite(_CROSS_ENTROPY),
+        "`cross_entropy` is `nll_loss` of `log_softmax` in one step; the model returns logits, the loss stays what it was.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "bce-with-logits",
+        "Use binary cross-entropy with logits",
+        Rewrite(_BCE_WITH_LOGITS),
+        "The sigmoid and the logarithm cancel on paper: -log σ(z) = softplus(-z), which has no limit, where log(1 - σ(z)) is "
+        "log(0) from a logit of 17 on. The model returns logits then.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "logsigmoid",
+        "Use logsigmoid instead of the logarithm of a sigmoid",
+        Rewrite(_LOGSIGMOID),
+        "log σ(z) = -softplus(-z) and log(1 - σ(z)) = -softplus(z) have no limit; computed in two steps they are log(0) from "
+        "a logit of 17 (float32) on. Where the model returns the sigmoid and the loss takes the logarithm, the model returns "
+        "the logits instead.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "logsumexp",
+        "Use logsumexp instead of the logarithm of a sum of exponentials",
+        Rewrite(_LOGSUMEXP),
+        "`logsumexp` subtracts the largest term first; without that, one exponent above 88.7 (11.1 in float16) is infinite.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "logaddexp",
+        "Use logaddexp for the logarithm of a sum of two exponentials",
+        Rewrite(_LOGADDEXP),
+        "`logaddexp` takes the larger exponent out of the sum, so neither exponential overflows.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "softmax",
+        "Use softmax instead of exponentials divided by their sum",
+        Rewrite(_SOFTMAX),
+        "`softmax` subtracts the largest logit first; without that, one logit above 88.7 (11.1 in float16) makes NaN of its "
+        "row.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "shift-by-maximum",
+        "Subtract the maximum before the exponential",
+        Edit(_shift),
+        "What is divided by its own sum afterwards does not change, and no exponent is above 0.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "sigmoid",
+        "Use sigmoid instead of 1 / (1 + exp(-z))",
+        Rewrite(_SIGMOID),
+        "`sigmoid` needs no exponential of a large number; written out, its gradient is 0 · inf from 88.7 on.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "softplus",
+        "Use softplus instead of log(1 + exp(z))",
+        Rewrite(_SOFTPLUS),
+        "`softplus` is z for large z; log(1 + exp(z)) is infinite from 88.7 (11.1 in float16) on.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "small-argument",
+        "Use the function made for small arguments",
+        Rewrite(_SMALL_ARGUMENT),
+        "1 + x and exp(x) lose every digit of an x below u; `log1p`, `expm1` and half-angle forms keep them.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "exp-of-half",
+        "Halve the exponent instead of taking the root",
+        Rewrite(_EXP_OF_HALF),
+        "sqrt(exp(v)) has an infinite slope where exp(v) is 0 and overflows twice as early as exp(v / 2).",
+        keeps_function=True,
+    ),
+    Remedy(
+        "cancel-log-exp",
+        "Cancel a logarithm against an exponential",
+        Rewrite(_CANCEL),
+        "log(exp(x)) is x, without the range of exp in between.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "sum-of-logs",
+        "Add logarithms instead of taking the logarithm of a product",
+        Rewrite(_SUM_OF_LOGS),
+        "A product of many probabilities leaves the range of every format; the sum of their logarithms does not, and its "
+        "gradient is exact.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "slogdet",
+        "Take the logarithm of the determinant in one step",
+        Rewrite(_SLOGDET),
+        "A determinant of n rows is a product of n factors and leaves the range early; `slogdet` adds their logarithms.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "xlogy",
+        "Use xlogy for x · log x, which is 0 at 0",
+        Rewrite(_XLOGY),
+        "0 · log(0) is NaN; `xlogy` gives the limit.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "vector-norm",
+        "Use a norm instead of the root of a sum of powers",
+        Rewrite(_VECTOR_NORM),
+        "The gradient of `vector_norm` at 0 is 0; that of the root is infinite there, and 0 · inf is NaN.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "two-pass-variance",
+        "Let torch compute the variance",
+        Rewrite(_VARIANCE),
+        "E[x²] - E[x]² cancels every digit when the mean is large against the spread; `var` subtracts the mean first.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "centre-first",
+        "Subtract the mean before squaring",
+        Rewrite(_CENTRED),
+        "The squares are of the size of the spread then, and nothing cancels.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "direct-difference",
+        "Take the difference of the points, not of their squares",
+        Rewrite(_DIFFERENCE),
+        "|a|² + |b|² - 2ab of two points that are close loses all digits and may be negative; (a - b)² does neither, at the "
+        "price of a tensor with one more dimension.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "angle-by-atan2",
+        "Take the angle from the sum and the difference of the unit vectors",
+        Rewrite(_ANGLE),
+        "acos has infinite slopes at ±1, where parallel vectors are; 2 · atan2(|a - b|, |a + b|) is the same angle, without "
+        'them (Kahan 2006, "How futile are mindless assessments of roundoff in floating-point computation?", section 12).',
+        keeps_function=True,
+    ),
+    Remedy(
+        "pass-logits",
+        "Give the loss the logits, without an activation in front of it",
+        Rewrite(_LOGITS),
+        "The loss applies softmax or sigmoid itself; applied twice, the gradient is damped and the loss is bounded from below.",
+    ),
+    Remedy(
+        "cross-entropy-of-scores",
+        "Use cross_entropy for scores that are no log-probabilities",
+        Rewrite([("nll_loss(z, t, ...)", "F.cross_entropy(z, t, ...)")]),
+        "`nll_loss` only picks elements: raw scores make it fall without end. `cross_entropy` takes their log_softmax first.",
+    ),
+    Remedy(
+        "sigmoid-for-softmax",
+        "Use a sigmoid where a softmax has a single logit",
+        Rewrite([("softmax(z, ...)", "torch.sigmoid(z)")]),
+        "A softmax over one element is 1 whatever it is given, and its gradient is 0.",
+    ),
+    Remedy(
+        "right-dimension",
+        "Normalise over the other dimension",
+        Rewrite([("softmax(z, ...)", _other_dimension)]),
+        "A softmax over a dimension of size 1 is 1 whatever it is given.",
+    ),
+)

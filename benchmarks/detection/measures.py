@@ -103,7 +103,7 @@ def _silent(run: Run) -> Iterator[float]:
 
 
 def _saturated(run: Run) -> Iterator[float]:
-    return (e.bound for e in sd202_saturated_activation.collect(run, 2.0))
+    return (e.share for e in sd202_saturated_activation.collect(run, 2.0, 2.0**-22))
 
 
 def _drift(run: Run) -> Iterator[float]:

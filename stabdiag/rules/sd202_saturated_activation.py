@@ -287,7 +287,8 @@ def _passed(run: Run, op: Op, kind: str, deliberate: float, closed: float) -> fl
         or not behind.max_abs
     ):
         return passed
-    return min(1.0, (before.norm / behind.norm / STEEPEST[op.name.rstrip("_")]) ** 2)
+    share: float = before.norm / behind.norm / STEEPEST[op.name.rstrip("_")]
+    return min(1.0, share * share)
 
 
 def _read_elsewhere(run: Run, op: Op) -> bool:
@@ -332,7 +333,7 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
         notes.append("evidence: the derivative is exactly 0 on " + ", ".join(f"{s:.0%} in {p}" for p, s in zero.items()))
     return Finding(
         severity,
-        f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}: it passes {evidence.passes:.2g} of a gradient",
+        f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}: {evidence.passes:.2g} of a gradient passes",
         precisions=probed(trace),
         label=f"{evidence.share:.0%} saturated",
         notes=notes,

@@ -5,8 +5,9 @@ Measures, for every bounded nonlinearity, how much of the gradient behind it com
 largest derivative: ‖∂L/∂h‖ / (φ'max·‖∂L/∂φ(h)‖), h the pre-activation; where h is read elsewhere too, or the nonlinearity is
 written by hand, the root mean square of φ'(h)/φ'max. Gates of LSTM and GRU cells, `1 / (1 + exp(-x))`, and tanh from
 exponentials count alike; saturation at 0 counts as much as at 1. A warning needs the measure below `passes`, an error its upper
-95 % bound (Wilson), as built and after two optimizer steps. That units are flat is no finding by itself: where half of them
-are, the others still pass half of the gradient.
+95 % bound (Wilson), as built and after two optimizer steps. Where not the data but the model's own weight, bias or factor makes
+h large, `passes_own` takes its place. That units are flat is no finding by itself: where half of them are, the others still
+pass most of the gradient.
 
 A gate that a bias holds open or closed (a factor whose pre-activation has |mean| > `deliberate` · spread) is meant, as long as
 its derivative can be told from nothing beside its value: below `closed` of its maximum 1 − σ rounds to 0 or σ to 1 ± nothing,
@@ -83,7 +84,8 @@ the like), sigmoids that are the model's output where the loss is a cross-entrop
 declared, sigmoids inside the loss, softmax (SD402), and ReLU6 above 6.
 
 ## Thresholds
-- `passes` = 1/6: of a gradient. A tanh of N(0, s²) passes 0.73/√s, a sigmoid 1.03/√s. Networks on raw coordinates up to 10
+- `passes` = 1/6, and `passes_own` = 0.3 where the model's own weight, bias or factor makes the pre-activation large: of a
+  gradient. A tanh of N(0, s²) passes 0.73/√s, a sigmoid 1.03/√s. Networks on raw coordinates up to 10
   with He initialisation reach s = 14 and 0.18, and train; features in the hundreds leave 0.06, convolutions with weights of
   standard deviation 3 in front of a tanh 0.08.
 - `deliberate` = 2.0: beyond it less than 2.5 % of a gate's elements lie on the other side of its bias.
@@ -215,7 +217,13 @@ class Evidence:
 
 
 def check(
-    trace: Trace, *, passes: float = 1 / 6, deliberate: float = 2.0, closed: float = 2.0**-22, least_elements: int = 32
+    trace: Trace,
+    *,
+    passes: float = 1 / 6,
+    passes_own: float = 0.3,
+    deliberate: float = 2.0,
+    closed: float = 2.0**-22,
+    least_elements: int = 32,
 ) -> Iterator[Finding]:
     """Judge every bounded nonlinearity as built, and again after two optimizer steps."""
     found: list[Finding] = []
@@ -225,10 +233,13 @@ def check(
     after = {e.site.key: e for e in collect(later, deliberate, closed)} if later is not None else {}
     for evidence in collect(run, deliberate, closed):
         end = after.get(evidence.site.key, evidence)
-        if evidence.elements < least_elements or max(evidence.passes, end.passes) >= passes or _excused(trace, run, evidence):
+        if evidence.elements < least_elements or max(evidence.passes, end.passes) >= passes_own:
             continue
-        severity = Severity.ERROR if evidence.most < passes else Severity.WARNING
-        found.append(_finding(trace, run, evidence.site.op, evidence, severity))
+        cause = _cause(run, evidence.site.op)
+        limit = passes if cause is None else passes_own
+        if max(evidence.passes, end.passes) < limit and not _excused(trace, run, evidence):
+            severity = Severity.ERROR if evidence.most < limit else Severity.WARNING
+            found.append(_finding(trace, run, cause, evidence, severity))
     yield from one_per_line(found)
 
 
@@ -272,23 +283,19 @@ def _passed(run: Run, op: Op, kind: str, deliberate: float, closed: float) -> fl
     Not a hard one: where it is flat its gradient is exactly 0, and nothing opens it again. Nor one whose derivative is lost
     beside its value: the state behind it never changes."""
     facts = op.facts[f"flat-{kind}"]
-    count = facts["elements"]
-    mean, passed = facts["sum"] / count, float(facts["passed"]) / count
+    count: float = facts["elements"]
+    mean: float = facts["sum"] / count
+    passed: float = facts["passed"] / count
     spread = sqrt(max(0.0, facts["sum_sq"] / count - mean * mean))
     held = abs(mean) > deliberate * spread and not kind.startswith("hard") and passed > closed * closed
     if held and gates(run, op):
         return 1.0
+    steepest = STEEPEST.get(op.name.rstrip("_"))
     before, behind = gradient_of(run, op.inputs[0]), gradient_of(run, op.outputs[0])
-    if (
-        op.name.rstrip("_") not in STEEPEST
-        or _read_elsewhere(run, op)
-        or before is None
-        or behind is None
-        or not behind.max_abs
-    ):
+    if steepest is None or before is None or behind is None or not behind.max_abs or _read_elsewhere(run, op):
         return passed
-    share: float = before.norm / behind.norm / STEEPEST[op.name.rstrip("_")]
-    return min(1.0, share * share)
+    share: float = min(1.0, before.norm / behind.norm / steepest)
+    return share * share
 
 
 def _read_elsewhere(run: Run, op: Op) -> bool:
@@ -309,31 +316,41 @@ def _excused(trace: Trace, run: Run, evidence: Evidence) -> bool:
     return "loss" not in trace.subject.declared or bool(readers & {"binary_cross_entropy", "log", "log1p"})
 
 
-def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Severity) -> Finding:
+def _cause(run: Run, op: Op) -> LayerScale | Parameter | Op | None:
+    """What of the model's own makes the pre-activation large: the weight in front, where it is more than three times as large
+    as a unit-variance input would need, the bias, or a constant factor. None where it is the data."""
+    scale = next((s for s in layer_scales(run) if s.parameter.module == op.layer and s.ratio > 3), None)
+    entered = run.values[run.behind_views(op.inputs[0])].stats
+    if scale is not None or entered is None or not entered.sampled:
+        return scale
+    bias = bias_behind(run, op.layer, entered.mean) if abs(entered.mean) > entered.std else None
+    return bias or enlarged_by(run, op.inputs[0], layers=1)
+
+
+def _finding(
+    trace: Trace, run: Run, cause: LayerScale | Parameter | Op | None, evidence: Evidence, severity: Severity
+) -> Finding:
+    op = evidence.site.op
     name, where = evidence.kind, op.layer or op.module or "the model"
-    scale, bias, factor = _large_weight(run, op), None, None
     line = line_of_op(trace, op)
-    if scale is None and (entered := run.values[run.behind_views(op.inputs[0])].stats) is not None and entered.sampled:
-        one_sided = abs(entered.mean) > entered.std
-        bias = bias_behind(run, op.layer, entered.mean) if one_sided else None
-        factor = enlarged_by(run, op.inputs[0], layers=1) if bias is None else None
     side = "at both ends" if 0.1 < evidence.high < 0.9 else "at its upper end" if evidence.high >= 0.9 else "at its lower end"
     notes = [f"cause: the pre-activation has mean {evidence.mean:.3g}, spread {evidence.spread:.3g} (clipped to ±30)"]
-    if scale is not None:
-        notes[0] += f"; `{scale.parameter.name}` has std·√fan_in = {scale.gain:.3g}, {scale.wanted:.2g} is wanted"
-        line = line_of_weight(trace, scale.parameter, by_call=True) or line
-    elif bias is not None and bias.stats is not None:
-        notes[0] += f"; `{bias.name}` averages {bias.stats.mean:.3g}"
-        line = line_of_weight(trace, bias, by_call=True) or line
-    elif factor is not None and (made := run.output_of(factor)) is not None and made.stats is not None:
+    if isinstance(cause, LayerScale):
+        notes[0] += f"; `{cause.parameter.name}` has std·√fan_in = {cause.gain:.3g}, {cause.wanted:.2g} is wanted"
+        line = line_of_weight(trace, cause.parameter, by_call=True) or line
+    elif isinstance(cause, Parameter) and cause.stats is not None:
+        notes[0] += f"; `{cause.name}` averages {cause.stats.mean:.3g}"
+        line = line_of_weight(trace, cause, by_call=True) or line
+    elif isinstance(cause, Op) and (made := run.output_of(cause)) is not None and made.stats is not None:
         notes[0] += f"; a factor in front brings the signal to a root mean square of {made.stats.rms:.3g}"
-        line = line_of_op(trace, factor) or line
+        line = line_of_op(trace, cause) or line
     zero = {p: share for p, share in evidence.zero.items() if p in trace.precisions and share > 0.01}
     if zero:
         notes.append("evidence: the derivative is exactly 0 on " + ", ".join(f"{s:.0%} in {p}" for p, s in zero.items()))
     return Finding(
         severity,
-        f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}: {evidence.passes:.2g} of a gradient passes",
+        f"{evidence.share:.0%} of the `{name}` behind `{where}` is saturated {side}: "
+        f"{evidence.passes:.2g} of the gradient is left",
         precisions=probed(trace),
         label=f"{evidence.share:.0%} saturated",
         notes=notes,
@@ -350,23 +367,18 @@ def _finding(trace: Trace, run: Run, op: Op, evidence: Evidence, severity: Sever
             "zero_derivative": evidence.zero,
             "op_index": op.index,
         },
-        fixes=_fixes(name, scale, bias, factor),
+        fixes=_fixes(name, cause),
         **at(op) | {"location": line, "module": op.layer or op.module},
     )
 
 
-def _large_weight(run: Run, op: Op) -> LayerScale | None:
-    """The weight in front, where it is more than three times as large as a unit-variance input would need."""
-    return next((s for s in layer_scales(run) if s.parameter.module == op.layer and s.ratio > 3), None)
-
-
-def _fixes(kind: str, scale: LayerScale | None, bias: Parameter | None, factor: Op | None) -> list[Fix]:
+def _fixes(kind: str, cause: LayerScale | Parameter | Op | None) -> list[Fix]:
     fixes = []
-    if scale is not None:
+    if isinstance(cause, LayerScale):
         fixes.append(remedy(kind))
-    elif bias is not None:
+    elif isinstance(cause, Parameter):
         fixes.append(Fix("zero-bias", "initialise the bias at 0"))
-    elif factor is not None:
+    elif isinstance(cause, Op):
         fixes.append(Fix("no-factor", "leave the factor out"))
     else:
         fixes.append(Fix("standardise-data", "standardise what enters the layer"))

@@ -62,13 +62,13 @@ RELUS = {
     "absolute": lambda h: (h + h.abs()) / 2,
 }
 SQUASHING = {
-    "sigmoid": (torch.sigmoid, 40.0),
-    "tanh": (torch.tanh, 40.0),
-    "hardsigmoid": (F.hardsigmoid, 60.0),
-    "hardtanh": (F.hardtanh, 30.0),
+    "sigmoid": (torch.sigmoid, 20.0),
+    "tanh": (torch.tanh, 10.0),
+    "hardsigmoid": (F.hardsigmoid, 20.0),
+    "hardtanh": (F.hardtanh, 10.0),
     "softsign": (F.softsign, 40.0),
-    "by hand": (lambda h: 1 / (1 + torch.exp(-h.clamp(-80, 80))), 40.0),
-    "quotient": (lambda h: torch.exp(h.clamp(max=60)) / (1 + torch.exp(h.clamp(max=60))), 40.0),
+    "by hand": (lambda h: 1 / (1 + torch.exp(-h.clamp(-80, 80))), 20.0),
+    "quotient": (lambda h: torch.exp(h.clamp(max=60)) / (1 + torch.exp(h.clamp(max=60))), 20.0),
 }
 
 
@@ -145,7 +145,7 @@ def test_gates_of_recurrent_cells(cell: type[nn.Module]) -> None:
     x = torch.randn(8, 10, 8, generator=torch.Generator().manual_seed(1))
     assert codes(model, x, lambda y: y[0].square().mean()) == set()
     for p in model.parameters():
-        nn.init.normal_(p, std=20.0)
+        nn.init.normal_(p, std=6.0)
     assert ("SD202", "error") in codes(model, x, lambda y: y[0].square().mean())
 
 
@@ -222,7 +222,7 @@ def test_verdicts_hold_for_other_seeds_sizes_and_loss_scales(seed: int, n: int, 
     for bias, expected in ((-8.0, {("SD201", "error")}), (0.0, set())):
         assert codes(Body(F.relu, bias, width), x, lambda y: factor * y.square().mean()) == expected
     assert codes(Body(torch.tanh, width=width), x, lambda y: factor * y.square().mean()) == set()
-    assert ("SD202", "error") in codes(Body(torch.tanh, width=width, weight=20.0), x, lambda y: factor * y.square().mean())
+    assert ("SD202", "error") in codes(Body(torch.tanh, width=width, weight=8.0), x, lambda y: factor * y.square().mean())
 
 
 @STABLE

@@ -17,23 +17,12 @@ from torch import Tensor
 
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.optimizer import Chosen
-from stabdiag.probe.precision import emulated
+from stabdiag.probe.precision import Emulation
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
-from stabdiag.recording.eager import EagerMode
-from stabdiag.recording.operator import operator
+from stabdiag.recording import torch_private
 from stabdiag.trace import Run
 
 BACKOFF = 0.5  # torch.amp.GradScaler's factor after an overflow
-
-
-class Emulation(EagerMode):
-    """16-bit arithmetic as `precision.emulated` does it, recording nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return emulated(func, operator(func), args, kwargs or {})
 
 
 @dataclass(slots=True)
@@ -101,7 +90,7 @@ class Trainer:
         if not gradients:
             return done
         if self.scale != 1.0:
-            torch._foreach_mul_(gradients, 1.0 / self.scale)
+            torch_private.scale_(gradients, 1.0 / self.scale)
         done.gradient_norm = norm(gradients)
         if not isfinite(done.gradient_norm):
             done.broke = "gradient"
@@ -156,7 +145,7 @@ def norm(tensors: Sequence[Tensor]) -> float:
         return 0.0
     wide = (torch.float64,) if any(t.dtype == torch.float64 for t in tensors) else (torch.float32, torch.float64)
     for dtype in wide:
-        total = float(torch.stack(torch._foreach_norm(tensors, 2, dtype)).double().norm())
+        total = float(torch.stack(torch_private.norms(tensors, dtype)).double().norm())
         if isfinite(total):
             break
     return total

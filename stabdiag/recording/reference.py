@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stabdiag.recording import stats
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.trace import Op, Value
 
 Sample = NDArray[np.float64]
@@ -43,6 +44,12 @@ class Outputs:
         self.parts = [part(t) for t in tensors]
         sizes = (_spread(t) * p.numel() for t, p in zip(tensors, self.parts, strict=True)) if against else ()
         self.spread = sum(sizes) ** 0.5
+
+    @property
+    def relative_spread(self) -> float | None:
+        """The spread relative to the outputs themselves, None where they are all zero."""
+        norm = sum(float(p.dot(p)) for p in self.parts) ** 0.5
+        return self.spread / norm if norm > 0 else None
 
 
 class Reference:
@@ -98,7 +105,7 @@ def _sample(tensor: Tensor) -> Sample | None:
     if tensor.dtype.is_floating_point:
         return stats.sample(tensor)
     positions = stats.sample_positions(tensor.numel())
-    with torch._C._DisableTorchDispatch():
+    with undispatched():
         return tensor.detach().flatten()[torch.from_numpy(positions).to(tensor.device)].double().cpu().numpy()
 
 

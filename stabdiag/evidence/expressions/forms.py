@@ -14,6 +14,7 @@ from math import isfinite
 
 from stabdiag.trace import Op, Run
 from stabdiag.trace.dependence import Dependence, Slice, dependence
+from stabdiag.trace.derived import derived
 from stabdiag.trace.ops import EVEN, EXPONENTIALS, INVERSES, LOGARITHMS, RECIPROCALS, SELECTIONS, SOFTMAXES, SUMS, exponent
 
 LOG_OF_SOFTMAX = "log-of-softmax"
@@ -59,6 +60,7 @@ class Expression:
         selected: index of the where or masked_fill that all uses of the result lead to, None without one.
         complement: the operand is 1 minus what `cause` makes.
         differentiated: autograd went through it.
+        calls: how often the line computes it: in other calls, layers, time steps.
     """
 
     form: str
@@ -74,6 +76,7 @@ class Expression:
     selected: int | None = None
     complement: bool = False
     differentiated: bool = True
+    calls: int = 1
 
     @property
     def key(self) -> str:
@@ -81,12 +84,10 @@ class Expression:
         return f"{self.form}@{self.op}"
 
 
+@derived
 def expressions(run: Run) -> list[Expression]:
     """Every candidate in a run, one per line of code: of several calls, layers and time steps the one with the widest range."""
-    cached: list[Expression] | None = run.__dict__.get("_expressions")
-    if cached is None:
-        cached = run.__dict__["_expressions"] = _one_per_place(run, list(_Finder(run).all()))
-    return cached
+    return _one_per_place(run, list(_Finder(run).all()))
 
 
 def _one_per_place(run: Run, found: list[Expression]) -> list[Expression]:
@@ -99,7 +100,7 @@ def _one_per_place(run: Run, found: list[Expression]) -> list[Expression]:
     for calls in places.values():
         dangers = {call.danger for call in calls}
         first = [call for call in calls if not dangers & (set(call.upstream.ops) - {call.danger})] or calls
-        best.append(max(first, key=lambda call: _reach(run, call)))
+        best.append(replace(max(first, key=lambda call: _reach(run, call)), calls=len(calls)))
     return best
 
 

@@ -75,18 +75,22 @@ def _told_by_rounding(trace: Trace, reference: Run) -> dict[str, Any] | None:
     """
     runs = [r for r in trace.runs if r.precision != "float64" and not r.step and not r.seed]
     told = [r for r in runs if precision(r.precision).cast in HALF]
-    if not told or not all(_small(run) for run in runs):
+    if not told or not all(_small(run, reference) for run in runs):
         return None
     run = told[-1]
     found = _summary(run, reference, format_of(run.precision).unit_roundoff / ROUNDED)
     return None if found["flips"] else found
 
 
-def _small(run: Run) -> bool:
-    """Whether the error is none that a criterion would look into, whatever κ."""
+def _small(run: Run, reference: Run) -> bool:
+    """Whether the error is none that a criterion would look into, whatever κ. The less of the outputs tells samples apart, the
+    larger are both the error and κ: in 16 bits the error is judged beside the outputs themselves."""
+    if run.error is not None or run.output_error is None or harmful(run):
+        return False
     format = format_of(run.precision)
-    most = FLOAT32_HARM if format.name == "float32" else LIMIT * format.unit_roundoff
-    return run.error is None and run.output_error is not None and run.output_error < most and not harmful(run)
+    if format.name == "float32":
+        return run.output_error < FLOAT32_HARM
+    return run.output_error * (reference.output_spread or 1.0) < LIMIT * format.unit_roundoff
 
 
 def _perturbed(

@@ -290,7 +290,7 @@ def _passed(run: Run, op: Op, kind: str, deliberate: float, closed: float) -> fl
     held = abs(mean) > deliberate * spread and not kind.startswith("hard") and passed > closed * closed
     if held and gates(run, op):
         return 1.0
-    steepest = STEEPEST.get(op.name.rstrip("_"))
+    steepest = STEEPEST.get(op.name)
     before, behind = gradient_of(run, op.inputs[0]), gradient_of(run, op.outputs[0])
     if steepest is None or before is None or behind is None or not behind.max_abs or _read_elsewhere(run, op):
         return passed

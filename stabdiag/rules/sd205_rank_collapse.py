@@ -120,16 +120,9 @@ KIND = "activation"
 LEVEL = "model"
 REMEDIES = ("replace-activation-function", "residual")
 
-<<<<<<< HEAD
 ROWS, COLUMNS, LEAST_ROWS, SQUARINGS = 64, 64, 32, 6
 FLOOR = 1e-12  # of d in float32, and of r²: below it only rounding is left
-STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "add_", "cat", "stack", "mul")
-=======
-ROWS = 64
-FLOOR = 1e-12  # of d in float32: below it only rounding is left
-FADED = -2.0  # decades of the gradient over depth from which SD101 tells that the signal fades under the biases
-STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "cat")
->>>>>>> main
+STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "cat", "stack", "mul")
 
 
 def rank_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -173,7 +173,7 @@ def test_weights_that_must_grow_take_large_steps(lr: float, found: bool, scale: 
         torch.manual_seed(k)
         return nn.Linear(3, 1)
 
-    made = subject(make=make, inputs=(x,), loss=lambda y: (y[:, 0] - target.to(y)).square().mean(), optimizer=sgd(lr))
+    made = subject(make=make, x=x, loss=lambda y: (y[:, 0] - target.to(y)).square().mean(), optimizer=sgd(lr))
     assert ("SD806" in codes(made)) is found
 
 

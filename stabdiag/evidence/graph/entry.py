@@ -61,7 +61,6 @@ def way_of_data(run: Run, op: Op) -> tuple[list[str], bool]:
 
 
 def _keeps_features(run: Run, op: Op) -> bool:
-    name = op.name.rstrip("_")
-    if name in ("add", "sub", "mul", "div"):
+    if op.name in ("add", "sub", "mul", "div"):
         return sum(prod(run.values[i].shape) > 1 for i in op.inputs) == 1
-    return op.view or name in _MOVES
+    return op.view or op.name in _MOVES

@@ -1,33 +1,39 @@
 """The one way through a recorded run along which signals are judged over depth.
 
-From the loss backwards: at every op to the input that carries most of the gradient. What is added, stacked or concatenated gets
-one and the same gradient, so there the largest term is the one: the stream of a residual network, the last layer of a dense one
-whose signal grows. What has no gradient to carry (a mask, an adjacency matrix, weights) is not followed while anything else is
-there. Places in the code that the way passes again and again with the same weights are time, not depth: the last pass stands
-for them.
+From the loss backwards: at every op to the input that carries most of the gradient. What other inputs of the op are computed
+from carries what they hand back and its own: the stream of a residual network, not its branch. Terms of a sum get one and the
+same gradient; there the largest is the one. What has no gradient to carry (a mask, an adjacency matrix, weights) is not
+followed while anything else is there. Places in the code that the way passes again and again with the same weights are time,
+not depth: the last pass stands for them.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 from stabdiag.evidence.graph.main_path import Station, is_layer
 from stabdiag.evidence.signal.depth import gradient_of
-from stabdiag.trace import Op, Run, Stats, Value
+from stabdiag.trace import Op, Run, Stats
+from stabdiag.trace.dependence import dependence
+from stabdiag.trace.derived import derived
 
 EQUAL = 1.01  # ratio of gradients that tells nothing: their norms are estimated from samples
 
 
+@derived
 def signal_path(run: Run) -> list[Station]:
     """The stations of the way, from the data to the loss: the value behind every trained layer, or behind every addition that
     layers off the way feed. Empty when the run broke before its loss."""
-    way = _way(run)
     layers = [op for op in run.phase("forward", "loss") if is_layer(run, op)]
+    indices = [layer.index for layer in layers]
+    way = _way(run)
     seen: set[tuple[Any, ...]] = set()
     stations: list[Station] = []
-    for op, before in zip(way[::-1], [*way[-2::-1], None], strict=True):
-        first = 0 if before is None else before.index + 1
-        passed = {_place(run, layer): layer.layer for layer in layers if first <= layer.index <= op.index}
+    starts = [0, *(op.index + 1 for op in way)]
+    for first, op in reversed(list(zip(starts, way, strict=False))):
+        between = layers[bisect_left(indices, first) : bisect_right(indices, op.index)]
+        passed = {_place(run, layer): layer.layer for layer in between}
         new = passed.keys() - seen
         if new and not op.view:
             seen |= new
@@ -38,44 +44,44 @@ def signal_path(run: Run) -> list[Station]:
 def _way(run: Run) -> list[Op]:
     """The ops of the way in order of execution."""
     op = None if run.loss_value is None else run.producer(run.loss_value)
-    fed = _fed(run)
+    depends = dependence(run)
     way: list[Op] = []
     while op is not None:
         way.append(op)
-        signals = [i for i in op.inputs if _is_signal(run, i, fed)] if op.name != "detach" else []
-        op = run.producer(_heaviest(run, signals)) if signals else None
+        made = [i for i in op.inputs if (by := run.producer(i)) is not None and by.phase in ("forward", "loss")]
+        signals = [i for i in made if depends.named(i)] if depends.named(op.outputs[0]) else made
+        op = run.producer(_heaviest(run, signals)) if signals and op.name != "detach" else None
     return way[::-1]
 
 
-def _is_signal(run: Run, value_id: int, fed: set[int]) -> bool:
-    made = run.values[value_id].op
-    return made is not None and run.ops[made].phase in ("forward", "loss") and made in fed
-
-
 def _heaviest(run: Run, value_ids: list[int]) -> int:
-    """The value with the largest gradient; among those whose gradients are equal, the terms of a sum, the one with the largest
-    signal."""
+    """Of the values that are computed from no other one, the one with the largest gradient; where gradients are equal, those of
+    the terms of a sum, the one with the largest signal."""
     gradients = {i: 0.0 if (g := gradient_of(run, i)) is None or not g.sampled else g.norm for i in value_ids}
-    most = max(gradients.values())
-    equal = [i for i, norm in gradients.items() if norm >= most / EQUAL]
+    carriers = [i for i in value_ids if not any(gradients[j] > 0 and _comes_from(run, i, j) for j in value_ids if j != i)]
+    most = max(gradients[i] for i in carriers)
+    equal = [i for i in carriers if gradients[i] >= most / EQUAL]
     return max(equal, key=lambda i: _size(run.values[run.behind_views(i)].stats))
+
+
+def _comes_from(run: Run, value_id: int, other: int) -> bool:
+    """Whether a value is computed from another one, whose gradient then holds all that the value hands back."""
+    source = run.values[run.behind_views(other)].op
+    stack, seen = [run.values[run.behind_views(value_id)].op], set[int]()
+    if source is None or stack == [source]:
+        return False
+    while stack:
+        index = stack.pop()
+        if index == source:
+            return True
+        if index is not None and index > source and index not in seen:
+            seen.add(index)
+            stack.extend(run.values[i].op for i in run.ops[index].inputs)
+    return False
 
 
 def _size(stats: Stats | None) -> float:
     return stats.norm if stats is not None and stats.sampled else 0.0
-
-
-def _fed(run: Run) -> set[int]:
-    """The ops whose results depend on an input of the model; all of them where none does."""
-    fed: set[int] = set()
-    for op in run.phase("forward", "loss"):
-        if any(_data(value) or value.op in fed for value in run.inputs_of(op)):
-            fed.add(op.index)
-    return fed or {op.index for op in run.phase("forward", "loss")}
-
-
-def _data(value: Value) -> bool:
-    return value.kind == "input"
 
 
 def _place(run: Run, layer: Op) -> tuple[Any, ...]:

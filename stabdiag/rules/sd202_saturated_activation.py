@@ -104,7 +104,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
-from typing import Any
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.nonlinearity import SQUASHING_OPS, gates, is_output, shown, squashing
@@ -227,19 +227,31 @@ def check(
 ) -> Iterator[Finding]:
     """Judge every bounded nonlinearity as built, and again after two optimizer steps."""
     found: list[Finding] = []
-    run, later = trace.run("float32"), trace.run("float32", step=2)
+    run = trace.run("float32")
     if run is None:
         return
-    after = {e.site.key: e for e in collect(later, deliberate, closed)} if later is not None else {}
+
+    def judge(evidence: Evidence | None, limit: float) -> Severity | Literal[False] | None:
+        if evidence is None:
+            return None
+        if evidence.passes >= limit:
+            return False
+        return Severity.ERROR if evidence.most < limit else Severity.WARNING
+
+    def still(other: Run, key: tuple[Any, ...], limit: float) -> Severity | Literal[False] | None:
+        return judge(next((e for e in collect(other, deliberate, closed) if e.site.key == key), None), limit)
+
     for evidence in collect(run, deliberate, closed):
-        end = after.get(evidence.site.key, evidence)
-        if evidence.elements < least_elements or max(evidence.passes, end.passes) >= passes_own:
+        if evidence.elements < least_elements or evidence.passes >= passes_own:
             continue
         cause = _cause(run, evidence.site.op)
         limit = passes if cause is None else passes_own
-        if max(evidence.passes, end.passes) < limit and not _excused(trace, run, evidence):
-            severity = Severity.ERROR if evidence.most < limit else Severity.WARNING
-            found.append(_finding(trace, run, cause, evidence, severity))
+        severity = judge(evidence, limit)
+        if not severity or _excused(trace, run, evidence):
+            continue
+        finding = _finding(trace, run, cause, evidence, severity)
+        finding.still = partial(still, key=evidence.site.key, limit=limit)
+        found.append(finding)
     yield from one_per_line(found)
 
 

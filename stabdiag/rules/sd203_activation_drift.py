@@ -108,9 +108,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from math import log10
 from statistics import correlation, median
+from typing import Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import Station
@@ -174,13 +176,18 @@ def check(
             and drift.explained >= share * explained
         )
 
+    def still(other: Run, severity: Severity) -> Severity | Literal[False] | None:
+        there = drift_of(signal_path(other))
+        return None if there is None else severity if compounds(there, kept) else False
+
     run = trace.run("float32")
     if run is None:
         return
-    others = [r for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
     drift = drift_of(signal_path(run))
-    if drift is not None and compounds(drift) and all(compounds(o, kept) for r in others if (o := drift_of(signal_path(r)))):
-        yield _finding(trace, run, drift, warning_decades, error_decades)
+    if drift is not None and compounds(drift):
+        finding = _finding(trace, run, drift, warning_decades, error_decades)
+        finding.still = partial(still, severity=finding.severity)
+        yield finding
 
 
 def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error_decades: float) -> Finding:

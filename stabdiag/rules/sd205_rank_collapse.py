@@ -105,7 +105,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import isfinite, log10
-from typing import Any
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.main_path import Station
@@ -196,9 +196,13 @@ def check(
     run = trace.run("float32")
     path = ranks(run) if run is not None else []
     severity = judge(path)
-    others = [ranks(r) for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
-    if severity is None or any(other and judge(other, kept) is None for other in others):
+    if severity is None:
         return
+
+    def still(other: Run) -> Severity | Literal[False] | None:
+        there = ranks(other)
+        return (judge(there, kept) or False) if there else None
+
     first, last = path[0][1], path[-1][1]
     parallel = [10 ** fact["beside"] for _, fact in path]
     fact, text = "beside", f"{parallel[0]:.2g} of the signal lies beside one direction at the first layer, {parallel[-1]:.2g}"
@@ -214,6 +218,7 @@ def check(
         f"rows become alike with depth: {text} at the last of {len(path)}",
         precisions=probed(trace),
         label="rows are alike from here on",
+        still=still,
         evidence={
             "nearest": [measured["nearest"] for _, measured in path],
             "beside_one_direction": [round(v, 8) for v in parallel],

@@ -11,6 +11,7 @@ from stabdiag.evidence.graph.structure import modules_of, weights_of_model
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.layers import layers_of, op_rows
 from stabdiag.judging.operands import operands_of
+from stabdiag.judging.persistence import persistent
 from stabdiag.judging.report import Replayed, Samples, SubjectReport
 from stabdiag.judging.triage import triage
 from stabdiag.judging.verdict import verdicts
@@ -77,11 +78,12 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     found: list[Finding] = []
     for rule in sorted(rules, key=lambda rule: rule.kind == "scan"):  # last, because they say which of the others failed
         with contained(trace, rule.code, "rule"):
-            found += as_asked(rule.check(trace, request.thresholds.get(rule.code)), request, trace.subject.path)
+            made = persistent(rule.check(trace, request.thresholds.get(rule.code)), trace)
+            found += as_asked(made, request, trace.subject.path)
     findings = triage(found)
     precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
     for finding in findings:
-        if _nobody_asked(finding, request, trace):
+        if _nobody_asked(finding, request, trace) or _rests_on_a_guess(finding, request, trace):
             finding.severity = Severity.WARNING
     report = SubjectReport(
         subject=trace.subject,
@@ -129,6 +131,13 @@ def _nobody_asked(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
     library = finding.location is not None and bool(finding.location.library)
     asked = bool(request.precisions or "precisions" in trace.subject.training or finding.code in request.severity)
     return finding.severity is Severity.ERROR and narrow and library and not asked
+
+
+def _rests_on_a_guess(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
+    """Whether an error is about the gradients or the training of a loss that was guessed although the file has its own."""
+    gradients = finding.phase in ("backward", "step") or (finding.location is None and finding.phase == "loss")
+    asked = finding.code in request.severity
+    return finding.severity is Severity.ERROR and bool(trace.subject.unrun) and gradients and not asked
 
 
 def coverage(trace: Trace) -> dict[str, object]:

@@ -157,15 +157,15 @@ FAULTS = [
     fault(
         "a loss that is not finite is fine",
         "judging/verdict.py",
-        "if run.loss is None or not isfinite(run.loss):",
-        "if False:",
+        '"the loss" if run.loss is None or not isfinite(run.loss) else gradient',
+        "gradient",
         "test_verdict.py guards",
     ),
     fault(
         "a gradient that is not finite is fine",
         "judging/verdict.py",
-        "if run.nonfinite_gradient is not None:",
-        "if False:",
+        "    gradient = run.nonfinite_gradient\n",
+        "    gradient = None\n",
         "test_verdict.py guards",
     ),
     fault(
@@ -286,7 +286,7 @@ FAULTS = [
     fault(
         "SD202 asks no other run",
         "rules/sd202_saturated_activation.py",
-        "        finding.still = partial(still, key=evidence.site.key)\n",
+        "        finding.still = partial(still, key=evidence.site.key, limit=limit)\n",
         "",
         "rules/test_units.py guards",
     ),
@@ -464,7 +464,7 @@ FAULTS = [
     fault(
         "a state that breaks is proven",
         "repair/proof.py",
-        "            return Refused(Reason.BREAKS_AGAIN, state.broken)",
+        "            return Refused(Reason.BREAKS_AGAIN, state.broken, finding=next(there, None))",
         "            pass",
         "repair",
     ),

@@ -204,7 +204,7 @@ def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) 
     run = trace.run("float32")
     if run is None:
         return
-    results = trace.experiments.get("confirmation", {}).get("expressions", {})
+    results = trace.experiments.confirmation.get("expressions", {})
     worst: dict[object, Judgement] = {}
     roots_of_quotients = {i for e in expressions(run) if e.form == QUOTIENT and _breaks(results, e) for i in e.upstream.ops}
     unshifted = {e.cause for e in expressions(run) if e.form == SOFTMAX_BY_HAND and _breaks(results, e)}

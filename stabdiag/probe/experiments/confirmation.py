@@ -4,7 +4,7 @@ The ops of each expression are taken out of one more forward pass and run again 
 drive (outputs of layers, inputs) and the trained parameters it is computed from. See `stabdiag/probe/search.py` for how states
 are found and `stabdiag/probe/states.py` for how far away they are.
 
-Writes `trace.experiments["confirmation"]`:
+Writes `trace.experiments.confirmation`:
 
     {"cost": forward passes spent, "expressions": {key: {
         "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run: why",
@@ -93,7 +93,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             _descend(result, searches, formats)
             results[key] = result
         _drive(recorder, base, found, results, account)
-    trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
+    trace.experiments.confirmation = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
 
 def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpts:

@@ -140,11 +140,12 @@ def _verdicts(precisions: list[PrecisionVerdict], width: int) -> Iterator[Text]:
 
 
 def verdict_words(p: PrecisionVerdict) -> str:
-    """The verdict as people say it: "safe with scaling 2^12", "fails at model.py:14" (the findings have the whole path)."""
+    """The verdict as people say it: "safe with scaling 2^12", "at risk at model.py:14" (the findings have the whole path)."""
     if p.verdict == "safe-with-scaling" and p.loss_scale:
         return f"safe with scaling 2^{p.loss_scale.hex().partition('p')[2].lstrip('+')}"
     words = p.verdict.replace("-", " ")
-    return f"fails at {one_line(p.where.rpartition('/')[2])}" if p.verdict == "fails" and p.where else words
+    bad = p.verdict in ("fails", "at-risk") and p.where
+    return f"{words} at {one_line(p.where.rpartition('/')[2])}" if bad else words
 
 
 def remarks(p: PrecisionVerdict) -> list[str]:

@@ -113,7 +113,7 @@ REMEDIES = (
     *("bce-with-logits", "epsilon-inside", "float32-island", "guarded-division", "guarded-log", "guarded-root"),
     *("larger-epsilon", "log-softmax", "logsigmoid", "module-epsilon", "optimizer-epsilon", "stable-form"),
 )
-explains = ("SD301", "SD606", "SD608")
+explains = ("SD606", "SD608")
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:

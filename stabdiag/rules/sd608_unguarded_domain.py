@@ -103,7 +103,7 @@ REMEDIES = (
     *("guarded-log", "guarded-root", "larger-epsilon", "log-softmax", "log1p-domain", "logsigmoid", "logsumexp"),
     *("module-epsilon", "positive", "sanitise-input", "sigmoid", "slogdet", "softmax", "sum-of-logs", "xlogy"),
 )
-explains = ("SD301", "SD704")
+explains = ("SD704",)
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}
 

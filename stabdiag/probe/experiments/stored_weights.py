@@ -29,7 +29,7 @@ STEPS = 2
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
     """Take the first steps of every precision that weights are stored in."""
     first = trace.experiments.first_steps
-    if first is None:
+    if not first:
         return
     found: dict[str, dict[str, Any]] = {}
     own = {p.dtype for p in recorder.subject.model.parameters() if p.requires_grad}

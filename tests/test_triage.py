@@ -24,7 +24,12 @@ def kept(*findings: Finding) -> list[str]:
 def test_one_rule_at_one_place_is_one_finding_with_all_precisions_and_the_worst_severity() -> None:
     mild, bad = found("SD302", WARNING, precisions=["bfloat16"]), found("SD302", ERROR)
     (merged,) = triage([mild, bad])
-    assert (merged.severity, merged.precisions, merged.blocks) == (ERROR, ["float16", "bfloat16"], ["float16", "bfloat16"])
+    assert (merged.severity, merged.precisions) == (ERROR, ["float16", "bfloat16"])
+    assert (merged.severity_in("float16"), merged.severity_in("bfloat16"), merged.severity_in("float32")) == (
+        ERROR,
+        WARNING,
+        None,
+    )
 
 
 @pytest.mark.parametrize("cause", ["SD601", "SD608", "SD305", "SD503", "SD403", "SD404"])

@@ -49,21 +49,16 @@ def _fold(findings: list[Finding]) -> list[Finding]:
     causes: dict[int, Finding] = {}
     for finding in findings:
         for other in findings:
-            if other is not finding and _can_cause(other, finding, rules) and _same_place(other, finding):
+            if other is not finding and can_cause(other, finding, rules) and _same_place(other, finding):
                 causes[id(finding)] = other
                 break
     kept = [finding for finding in findings if id(finding) not in causes]
     for finding in findings:
         if id(finding) not in causes:
             continue
-        cause, passed = causes[id(finding)], {id(finding)}
-        while id(cause) in causes and id(cause) not in passed:
-            passed.add(id(cause))
+        cause = causes[id(finding)]
+        while id(cause) in causes:  # ends: no rule explains what explains it
             cause = causes[id(cause)]
-        if id(cause) in causes:  # two rules explain each other: the first stays
-            kept.append(finding)
-            del causes[id(finding)]
-            continue
         cause.consequences.append(finding)
         if rules[causes[id(finding)].code].blocks:  # its direct cause knows better: a loss scale may bring all of it back
             finding.blocks = [p for p in finding.blocks or () if p not in causes[id(finding)].precisions]
@@ -73,7 +68,7 @@ def _fold(findings: list[Finding]) -> list[Finding]:
     return kept
 
 
-def _can_cause(cause: Finding, symptom: Finding, rules: Mapping[str, Rule]) -> bool:
+def can_cause(cause: Finding, symptom: Finding, rules: Mapping[str, Rule]) -> bool:
     """Whether a finding of the one rule can be why there is one of the other.
 
     An expression, or the logits of a softmax, is why the ops it reaches overflow, underflow or lose digits, unless it is mere

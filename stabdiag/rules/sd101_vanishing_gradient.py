@@ -121,6 +121,7 @@ from typing import Literal
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.signal.cause import cause_of_loss
 from stabdiag.evidence.signal.depth import (
+    FADES,
     FIRST_TO_LAST,
     LEAST_LAYERS,
     Course,
@@ -151,7 +152,7 @@ def check(
     trace: Trace,
     *,
     error_decades: float = 3.5,
-    warning_decades: float = 2.0,
+    warning_decades: float = FADES,
     slope: float = 0.12,
     time_slope: float = 0.6,
     kept: float = 2 / 3,

@@ -111,7 +111,7 @@ from typing import Any, Literal
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.main_path import Station, main_path
 from stabdiag.evidence.measure.units import rows_of
-from stabdiag.evidence.signal.depth import over_depth
+from stabdiag.evidence.signal.depth import FADES, over_depth
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.rule import Measurement
@@ -123,7 +123,6 @@ REMEDIES = ("replace-activation-function", "residual")
 
 ROWS = 64
 FLOOR = 1e-12  # of d in float32: below it only rounding is left
-FADED = -2.0  # decades of the gradient over depth from which SD101 tells that the signal fades under the biases
 STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "cat")
 
 
@@ -196,7 +195,7 @@ def check(
 
     run = trace.run("float32")
     course = over_depth(run) if run is not None else None
-    fades = course is not None and course.decades < FADED
+    fades = course is not None and course.decades < -FADES
     path = ranks(run) if run is not None else []
     severity = judge(path)
     if severity is None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import isfinite, log10
 from statistics import fmean, median
 
-from stabdiag.evidence.graph.main_path import chain, is_layer, longest_way, main_path
+from stabdiag.evidence.graph.main_path import chain, is_layer, main_path
 from stabdiag.rule import Fact, Ratchet
 from stabdiag.trace import Op, Run, Stats, Trace, Value
 
@@ -22,6 +22,7 @@ LEAST_LAYERS = 4  # of a course over depth that is judged: with fewer, one odd l
 END = 0.1  # share of a sequence whose mean is its first or last value
 FIRST_TO_LAST = Fact("gradient_ratio", "gradient at the first layers {:.1e} of the last")
 DECADES_LOST = 1.0  # of that ratio since the baseline, in powers of ten, from which on it is a loss
+FADES = 2.0  # decades lost over depth from which on a gradient fades, and the signal under the biases with it
 REPEATED = 0.8  # share of a sequence that one place of the code makes when it is run step after step
 
 
@@ -108,12 +109,6 @@ def over_depth(run: Run) -> Course | None:
     None with fewer than two measured stations.
     """
     return _along(run, [station.op for station in main_path(run)], chain(run))
-
-
-def over_longest_way(run: Run) -> Course | None:
-    """The gradient behind every layer of the way that leads through the most of them (`stabdiag.evidence.graph.main_path`)."""
-    way = longest_way(run)
-    return _along(run, [op for op in way if is_layer(run, op)], way)
 
 
 def _along(run: Run, stations: list[Op], way: list[Op]) -> Course | None:

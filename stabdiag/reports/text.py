@@ -107,6 +107,12 @@ def _header(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
         facts.insert(0, f"{_short(subject.parameters)} parameters")
     head = Text().append(one_line(title(run)), "bold")
     yield from hanging(head, prose("".join(f" · {fact}" for fact in facts)), width, 2)
+    if subject.unrun:
+        said = (
+            f"the file's own loss {subject.unrun}; `stabdiag run {subject.path}` runs it, or build_model(), example_inputs() "
+            "and loss() in the file declare it"
+        )
+        yield from hanging(Text().append("  not run: ", STYLES["warning"]), prose(said), width, 4)
     # What the author declared needs no reason; every choice made for them has one.
     declared = {"inputs": {"inputs"}, "objective": {"loss"}, "model": {"inputs", "loss"}}
     for key, reason in subject.how.items():

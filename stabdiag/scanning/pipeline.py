@@ -83,7 +83,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     findings = triage(found)
     precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
     for finding in findings:
-        if _nobody_asked(finding, request, trace):
+        if _nobody_asked(finding, request, trace) or _rests_on_a_guess(finding, request, trace):
             finding.severity = Severity.WARNING
     report = SubjectReport(
         subject=trace.subject,
@@ -131,6 +131,13 @@ def _nobody_asked(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
     library = finding.location is not None and bool(finding.location.library)
     asked = bool(request.precisions or "precisions" in trace.subject.training or finding.code in request.severity)
     return finding.severity is Severity.ERROR and narrow and library and not asked
+
+
+def _rests_on_a_guess(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
+    """Whether an error is about the gradients or the training of a loss that was guessed although the file has its own."""
+    gradients = finding.phase in ("backward", "step") or (finding.location is None and finding.phase == "loss")
+    asked = finding.code in request.severity
+    return finding.severity is Severity.ERROR and bool(trace.subject.unrun) and gradients and not asked
 
 
 def coverage(trace: Trace) -> dict[str, object]:

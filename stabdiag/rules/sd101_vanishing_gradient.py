@@ -121,7 +121,6 @@ from typing import Literal
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.signal.cause import cause_of_loss
 from stabdiag.evidence.signal.depth import (
-    FADES,
     FIRST_TO_LAST,
     LEAST_LAYERS,
     Course,
@@ -145,14 +144,14 @@ REMEDIES = (
 )
 FACT = FIRST_TO_LAST
 RATCHET = ratio_ratchet(vanishing=True)
-explains = ("SD104", "SD106", "SD702")
+explains = ("SD104", "SD106", "SD205", "SD702")
 
 
 def check(
     trace: Trace,
     *,
     error_decades: float = 3.5,
-    warning_decades: float = FADES,
+    warning_decades: float = 2.0,
     slope: float = 0.12,
     time_slope: float = 0.6,
     kept: float = 2 / 3,

@@ -22,7 +22,6 @@ LEAST_LAYERS = 4  # of a course over depth that is judged: with fewer, one odd l
 END = 0.1  # share of a sequence whose mean is its first or last value
 FIRST_TO_LAST = Fact("gradient_ratio", "gradient at the first layers {:.1e} of the last")
 DECADES_LOST = 1.0  # of that ratio since the baseline, in powers of ten, from which on it is a loss
-FADES = 2.0  # decades lost over depth from which on a gradient fades, and the signal under the biases with it
 REPEATED = 0.8  # share of a sequence that one place of the code makes when it is run step after step
 
 

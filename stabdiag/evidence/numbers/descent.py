@@ -6,8 +6,8 @@ smaller than the noise between batches changes no training. So a precision is
 - lost, when a step along its gradient lowers the reference loss by less than half of what the reference gradient lowers it by,
   both taken from the same weights at the same rate (`stabdiag.probe.experiments.descent`), or when nothing is left of it;
 - noisy, when e exceeds the noise between samples of a batch, or the gradient itself where that noise is not known (Bottou,
-  Curtis, Nocedal 2018, Optimization Methods for Large-Scale Machine Learning, section 4: what stochastic descent tolerates); and
-  when more than half of what tells the outputs of samples apart is rounding;
+  Curtis, Nocedal 2018, Optimization Methods for Large-Scale Machine Learning, section 4: what stochastic descent tolerates),
+  and when more than half of what tells the outputs of samples apart is rounding;
 - beside the point, when the reference gradient is no better: along it the loss falls by less than half of what its slope
   promises over one step of training. Networks with batch statistics over few elements are like that at the start. Rounding
   moves their weights about as far as a step does, and they train in 16 bits.

@@ -57,6 +57,7 @@ def load(
         with seeded(0):
             module = import_target(taken)
             choice = choose(module, shown, taken.name, given)
+            given |= choice.guessed
             model = _made(choice, module, given)
             if weights is not None:
                 _initialised(model, module, choice.name, input_specs, data)
@@ -181,8 +182,14 @@ def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[ob
     ignored = ""
     if source.broke:
         return objective.unseen(function, model), ""
+    target = source.batch(0).target
+    with_target = _contract(module, "loss", 2)
+    if target is not None and with_target is not None and function is None:
+        return objective.declared_with_target(with_target, source.output, target), ""
     if function is not None:
         return objective.declared(function, source.output), ""
+    if target is not None and (known := objective.against(source.output, target)) is not None:
+        return known, ""
     if loss is not None:
         ignored = "; the file's own `loss` is not a function of the output alone"
     goal = objective.chosen(source.output, source.batch(0), model)
@@ -191,20 +198,20 @@ def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[ob
     return goal, ignored
 
 
-def _contract(module: ModuleType, name: str) -> Callable[[Any], Any] | None:
-    """A function of the file with this name that can be called with one argument."""
+def _contract(module: ModuleType, name: str, arguments: int = 1) -> Callable[..., Any] | None:
+    """A function of the file with this name that can be called with so many arguments."""
     function = getattr(module, name, None)
     if not callable(function) or isinstance(function, nn.Module):
         return None
     try:
-        inspect.signature(function).bind(None)
+        inspect.signature(function).bind(*[None] * arguments)
     except (TypeError, ValueError):
         return None
     return function  # type: ignore[no-any-return]
 
 
 def _arguments_note(choice: Choice, module: ModuleType, given: dict[str, Any]) -> str:
-    if choice.target is None:
+    if choice.target is None or choice.guessed:
         return ""
     note = bind(choice.target, choice.name, module, given)[2]
     return f"; {note}" if note else ""

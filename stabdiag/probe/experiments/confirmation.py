@@ -4,14 +4,14 @@ The ops of each expression are taken out of one more forward pass and run again 
 drive (outputs of layers, inputs) and the trained parameters it is computed from. See `stabdiag/probe/search.py` for how states
 are found and `stabdiag/probe/states.py` for how far away they are.
 
-Writes `trace.experiments["confirmation"]`:
+Writes `trace.experiments.confirmation`:
 
     {"cost": forward passes spent, "expressions": {key: {
-        "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run: why",
+        "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run", then with "why",
         "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is stated
         "driven": the same after gradient ascent on the inputs, where that was tried,
         "inputs": True where inputs alone drive it, no layer in between,
-        "descent": "not run: why", where that was so,
+        "descent": why it was not run, where that was so,
         "spread": how far the operand is from its singular point, in its own standard deviations over samples; None unknown,
         "breaks": {format: {"value" | "gradient": {"group", "how", "factor", "moved", "largest", "low", "high", "gap",
                                                    "hidden", "state"}}}}}}
@@ -37,7 +37,7 @@ its only sources are masks or counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -46,6 +46,7 @@ import torch
 from stabdiag.evidence.expressions.forms import EXP, REPLACEABLE, Expression, expressions
 from stabdiag.evidence.expressions.plausible import plausibility
 from stabdiag.probe import ascent, states
+from stabdiag.probe.account import BUDGET, Account, OverBudgetError
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
 from stabdiag.probe.search import DTYPES, Search
@@ -54,13 +55,10 @@ from stabdiag.probe.subexpression import DivergedError, Excerpts, Subexpression,
 from stabdiag.recording.tracer import plain
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.settings.request import ScanRequest
-from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace import Run, Trace
 from stabdiag.trace.formats import FORMATS
 from stabdiag.trace.ops import limits
 
-BUDGET = 50.0  # forward passes
-# What calling an op costs, in multiply-adds: 5 µs at some 2 per ns on one CPU core.
-_CALL = 10_000
 _MOST = 2**25  # elements of one lane: 42 lanes take a minute (50 ns per element and lane on one core)
 
 
@@ -74,7 +72,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
         return
     progress("confirmation", 0.95)
     results: dict[str, Any] = {}
-    account = _Account(base)
+    account = Account(base)
     try:
         excerpts = _excerpts(recorder, base, found)
     except Exception as error:
@@ -84,7 +82,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             if isinstance(error, DivergedError)
             else f"{type(error).__name__}: {error}"
         )
-        results = {e.key: {"status": f"not run: {why}"} for e in found}
+        results = {e.key: _not_run(why) for e in found}
     account.spent += account.forward
     formats = [f for f in DTYPES if f == "float32" or f in request.precisions]
     if excerpts is not None:
@@ -93,7 +91,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             _descend(result, searches, formats)
             results[key] = result
         _drive(recorder, base, found, results, account)
-    trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
+    trace.experiments.confirmation = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
 
 def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpts:
@@ -109,7 +107,7 @@ def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpt
     return excerpts
 
 
-def _drive(recorder: Recorder, base: Run, found: list[Expression], results: dict[str, Any], account: _Account) -> None:
+def _drive(recorder: Recorder, base: Run, found: list[Expression], results: dict[str, Any], account: Account) -> None:
     """Note how far gradient ascent on the inputs gets with the links of what breaks in float32, but not as recorded."""
     links = {e.key: e for e in found if _breaks_later(results[e.key])}
     if not links or not account.affords(ascent.COST * account.forward):
@@ -129,67 +127,15 @@ def _breaks_later(result: dict[str, Any]) -> bool:
     return bool(kinds) and all(where["how"] != "observed" for where in kinds.values())
 
 
-class _Account:
-    """Counted work, so that two scans of the same model spend alike: multiply-adds and a constant per op."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.forward = sum(self.of(op) for op in run.phase("forward", "loss")) or 1.0
-        self.spent = 0.0
-
-    def of(self, op: Op, lanes: int = 1) -> float:
-        """The work of one op on `lanes` variations at once."""
-        elements = sum(_size(self.run.values[i].shape) for i in op.outputs[:1])
-        return 0.0 if op.view else _CALL + lanes * elements * _inner(op, self.run)
-
-    def variation(self, expression: Expression, lanes: int, differentiated: bool | None) -> float:
-        """The work of variations; backward counts twice forward. `differentiated`: whether the operand alone is computed, with
-        or without its gradient; None for all of the expression."""
-        before = sum(self.of(self.run.ops[i], lanes) for i in expression.upstream.ops)
-        if differentiated is not None:
-            return before * (3 if differentiated else 1)
-        after = sum(self.of(self.run.ops[i], lanes) for i in expression.path)
-        return (before + after) * (3 if expression.differentiated else 1)
-
-    def elements(self, expression: Expression) -> int:
-        """Elements of all values of an expression, from its sources to its end."""
-        made = (o for i in (*expression.upstream.ops, *expression.path) for o in self.run.ops[i].outputs)
-        return sum(_size(self.run.values[i].shape) for i in {*expression.upstream.sources, *made}) or 1
-
-    def affords(self, work: float) -> bool:
-        """Whether the budget still holds it; then it is spent."""
-        if self.spent + work > BUDGET * self.forward:
-            return False
-        self.spent += work
-        return True
-
-
-def _size(shape: Iterable[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
-
-
-def _inner(op: Op, run: Run) -> int:
-    """Multiply-adds per element of the result."""
-    shapes = [run.values[i].shape for i in op.inputs]
-    if op.name in ("mm", "bmm", "addmm", "baddbmm") and len(shapes) >= 2:
-        return shapes[-2][-1]
-    if "convolution" in op.name and len(shapes) >= 2:
-        return max(1, _size(shapes[1]) // max(1, shapes[1][0]))
-    return 1
-
-
 def _confirmed(
-    expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account
+    expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: Account
 ) -> tuple[dict[str, Any], list[Search]]:
     """What uniform variations and special shapes do to an expression, and the searches to go on with."""
     groups = _groups(expression, base, excerpts)
     if not groups:
         return {"status": "fixed"}, []
     if (elements := account.elements(expression)) > _MOST:
-        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}, []
+        return _not_run(f"its values have {elements:,} elements, more than {_MOST:,}"), []
     result: dict[str, Any] = {"status": "bounded", "observed": {}, "breaks": {}}
     result["spread"] = _own_distance(base, expression, excerpts)
     result["inputs"] = all(base.values[s.id].kind == "input" for s in groups.get(DATA, [])) and DATA in groups
@@ -202,15 +148,19 @@ def _confirmed(
                 if name == "float32" and any(b["how"] == "observed" for b in breaks.values()) and _finite(base):
                     return {**result, "status": "tolerated"}, []
                 _keep(result, name, breaks)
-    except _OverBudgetError:
+    except OverBudgetError:
         searches = []
         if not result["breaks"]:
-            return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}, []
+            return result | _not_run(f"it would cost more than {BUDGET:g} forward passes"), []
     except Exception as error:  # an op that cannot be run again by itself
         searches = []
         if not result["breaks"]:
-            return {**result, "status": f"not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}, []
+            return result | _not_run(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"), []
     return result, searches
+
+
+def _not_run(why: str) -> dict[str, Any]:
+    return {"status": "not run", "why": why}
 
 
 def _descend(result: dict[str, Any], searches: list[Search], formats: list[str]) -> None:
@@ -221,11 +171,11 @@ def _descend(result: dict[str, Any], searches: list[Search], formats: list[str])
         try:
             for name, breaks in search.descent(formats).items():
                 _keep(result, name, breaks)
-        except _OverBudgetError:
-            result["descent"] = f"not run: it would cost more than {BUDGET:g} forward passes"
+        except OverBudgetError:
+            result["descent"] = f"it would cost more than {BUDGET:g} forward passes"
             return
         except Exception as error:  # what cannot be differentiated that way
-            result["descent"] = f"not run: {type(error).__name__}"
+            result["descent"] = type(error).__name__
 
 
 def _keep(result: dict[str, Any], format: str, breaks: dict[str, Any]) -> None:
@@ -275,7 +225,7 @@ def _groups(expression: Expression, base: Run, excerpts: Excerpts) -> dict[str, 
 
 
 def _search(
-    expression: Expression, base: Run, excerpts: Excerpts, group: str, sources: list[Source], account: _Account
+    expression: Expression, base: Run, excerpts: Excerpts, group: str, sources: list[Source], account: Account
 ) -> Search:
     sub = Subexpression(
         [excerpts.steps[i] for i in expression.upstream.ops],
@@ -292,8 +242,7 @@ def _search(
     )
 
     def afford(lanes: int, differentiated: bool | None) -> None:
-        if not account.affords(account.variation(expression, lanes, differentiated)):
-            raise _OverBudgetError
+        account.spend(account.variation(expression, lanes, differentiated))
 
     return Search(base, expression, sub, group, sources, account.elements(expression), afford)
 
@@ -307,7 +256,3 @@ def _fixed(base: Run, excerpts: Excerpts, value_id: int) -> bool:
 def _finite(run: Run) -> bool:
     gradients = [p.gradient for p in run.parameters if p.gradient is not None]
     return run.loss is not None and isfinite(run.loss) and not any(g.nonfinite for g in gradients)
-
-
-class _OverBudgetError(Exception):
-    pass

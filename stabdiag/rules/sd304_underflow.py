@@ -109,8 +109,7 @@ def check(trace: Trace, *, warning: float = 0.01, error: float = 0.2) -> Iterato
         if lost is not None and lost > warning:
             severity = Severity.ERROR if lost > error else Severity.WARNING
             message = f"{lost:.0%} of what `{blamed.op.name}` makes is 0 in {run.precision} and not in the reference"
-            outcome = f"the outputs are off by {blamed.result:.2g}" if blamed.result is not None else "NaN is made of it"
-            yield _finding(trace, run, blamed.op, severity, f"{message}; {outcome}", lost)
+            yield _finding(trace, run, blamed.op, severity, f"{message}; {blamed.outcome}", lost)
     for run in trace.runs:
         if run.precision not in ("float64", "float32") and not run.step and not run.seed:
             yield from _terms(trace, run, Counterparts(run, reference))

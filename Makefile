@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long test-all check clean
+.PHONY: demo test test-long test-all check docs clean
 
 demo: .venv/installed
 	-$(BIN)/stabdiag scan sample_models/sick/deep_sigmoid.py
@@ -19,6 +19,14 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch .venv/docs
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -44,6 +44,9 @@ LEVELS = ("line", "op", "layer", "model")
 """How much of the model a finding is about."""
 
 
+DOCUMENTATION = "https://stabdiag.github.io/stabdiag/"
+
+
 @dataclass(frozen=True)
 class Fact:
     """A measure of the whole model, as a short text with its unit.
@@ -134,6 +137,11 @@ class Rule:
     def documentation(self) -> str:
         """The module docstring."""
         return inspect.getdoc(self.module) or ""
+
+    @property
+    def page(self) -> str:
+        """Address of its page in the documentation."""
+        return f"{DOCUMENTATION}rules/{self.code}/"
 
     @property
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""The generated blocks of the README. `python -m tests.readme` writes them anew."""
+"""The generated blocks of the README and of the documentation's pages. `python -m tests.readme` writes them anew."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stabdiag.rule import all_rules
-
 README = Path(__file__).parents[1] / "README.md"
-
-
-def rule_table() -> str:
-    """All rules, from their files."""
-    rows = ["| code | name | severities | what |", "| --- | --- | --- | --- |"]
-    rows += [f"| {r.code} | {r.name} | {', '.join(r.severities)} | {r.summary} |" for r in all_rules().values()]
-    return "\n".join(rows)
+PAGES = [README, *sorted(README.parent.glob("docs/*.md")), *sorted(README.parent.glob("docs/*/*.md"))]
 
 
 def output(arguments: str) -> str:
@@ -29,12 +21,12 @@ def output(arguments: str) -> str:
 
 
 def generated(text: str) -> str:
-    """The README with every generated block as it must be."""
-    text = re.sub(r"(<!-- rules -->\n).*?(<!-- /rules -->)", lambda m: f"{m[1]}{rule_table()}\n{m[2]}", text, flags=re.S)
+    """A page with every generated block as it must be."""
     return re.sub(
         r"(<!-- output: (.*?) -->\n).*?(<!-- /output -->)", lambda m: f"{m[1]}{output(m[2])}\n{m[3]}", text, flags=re.S
     )
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(generated(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -100,6 +100,17 @@ def test_what_judges_does_not_import_torch(path: Path) -> None:
         assert not [name for name in imports(path) if name.split(".")[0] in ("torch", "numba", "pandas")]
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_private_names_of_torch_are_used_in_one_module(path: Path) -> None:
+    if module_name(path) == "recording.torch_private":
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} | imports(path, late=True)
+    private = [name for name in used if name.startswith("torch.") and any(part.startswith("_") for part in name.split("."))]
+    assert not [name for name in private if not name.endswith("__")], "look it up in stabdiag/recording/torch_private.py"
+    assert not [name for name in used if name.startswith("unittest")], "what is replaced in production is no mock"
+
+
 def test_rules_do_not_import_each_other() -> None:
     for path in (PACKAGE / "rules").glob("sd*.py"):
         assert not [name for name in imports(path) if name.startswith("stabdiag.rules")], path.name

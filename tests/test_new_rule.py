@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import stabdiag.rules
+from stabdiag.commands.rule import table
 from stabdiag.finding import Severity
 from stabdiag.gate.ratchet import losses
 from stabdiag.judging.report import Layer, Report
@@ -23,7 +24,6 @@ from stabdiag.reports import sarif
 from stabdiag.rule import Rule, all_rules
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Run, SubjectFacts, Trace
-from tests.readme import rule_table
 from tests.reports.sample_report import healthy
 
 FILE = '''"""Outputs that are off by more than a hundredth.
@@ -120,8 +120,8 @@ def test_the_ratchet_holds_what_it_declares(rule: Rule) -> None:
     assert [*losses(run, before, "base.json")] == []
 
 
-def test_the_table_of_the_readme_and_sarif_list_it(rule: Rule, trace: Trace) -> None:
-    assert "| SD999 | wrong-output | error | Outputs that are off by more than a hundredth. |" in rule_table()
+def test_the_table_of_rules_and_sarif_list_it(rule: Rule, trace: Trace) -> None:
+    assert "| SD999 | wrong-output | error | Outputs that are off by more than a hundredth. |" in table([rule])
     report = Report("0", [replace(healthy(), findings=[*rule.check(trace)])])
     driver = json.loads(sarif.render(report))["runs"][0]["tool"]["driver"]
     assert "SD999" in [described["id"] for described in driver["rules"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ def rule(
     elif format == "markdown" and (name or everything):
         to_stdout("\n".join(markdown(rule) for rule in rules))
     elif format == "markdown":
-        to_stdout("| code | name | finds |\n|---|---|---|\n" + "".join(_row(rule) for rule in rules))
+        to_stdout(table(rules))
     elif name or everything:
         _print(rules)
     else:
@@ -46,8 +47,13 @@ def markdown(rule: Rule) -> str:
     return page
 
 
-def _row(rule: Rule) -> str:
-    return f"| {rule.code} | {rule.name} | {rule.summary.replace('|', chr(92) + '|')} |\n"
+def table(rules: Iterable[Rule], link: str = "{}") -> str:
+    """All rules as a Markdown table; `link` is how a code is written."""
+    lines = ["| code | name | severities | what |", "| --- | --- | --- | --- |"]
+    for rule in rules:
+        summary = rule.summary.replace("|", "\\|")
+        lines.append(f"| {link.format(rule.code)} | {rule.name} | {', '.join(rule.severities)} | {summary} |")
+    return "\n".join(lines) + "\n"
 
 
 def _plain(rule: Rule) -> dict[str, object]:

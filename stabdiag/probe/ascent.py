@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder, Stage, named_tensors
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
+from stabdiag.recording.torch_private import last_node, number_of, tree_leaves
 from stabdiag.recording.tracer import Execute, plain
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.subject.subject import Inputs
@@ -45,7 +45,7 @@ class _Watch(EagerMode):
             for slot, (value_id, tensor) in enumerate(zip(op.outputs, made, strict=False)):
                 if value_id in self._wanted:
                     self.values[value_id] = tensor.detach()
-                    self.nodes.setdefault(torch._C._autograd._get_sequence_nr() - 1, (value_id, slot))
+                    self.nodes.setdefault(last_node(), (value_id, slot))
         return result
 
 
@@ -89,7 +89,7 @@ def _directions(loss: Tensor, watch: _Watch, leaves: list[Tensor]) -> tuple[Tens
         if node is None or node in seen:
             continue
         seen.add(node)
-        if (at := watch.nodes.get(node._sequence_nr())) is not None:
+        if (at := watch.nodes.get(number_of(node))) is not None:
             node.register_prehook(_replacement(watch.values[at[0]], at[1]))
         stack.extend(following for following, _ in node.next_functions)
     return torch.autograd.grad(loss, leaves, torch.zeros_like(loss), allow_unused=True)

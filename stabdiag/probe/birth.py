@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stabdiag.probe.training import Trainer
+from stabdiag.recording import torch_private
 from stabdiag.recording.tracer import Tracer, plain
 from stabdiag.trace import Op, Run, Trace
 
@@ -27,7 +28,7 @@ def birth(trainer: Trainer, trace: Trace, step: int) -> dict[str, Any] | None:
     if op is None:
         gradients = [p.grad for p in trainer.chosen.parameters if p.grad is not None]
         with torch.no_grad():
-            torch._foreach_mul_(gradients, 1.0 / trainer.scale)
+            torch_private.scale_(gradients, 1.0 / trainer.scale)
         if trainer.clip is not None:
             torch.nn.utils.clip_grad_norm_(trainer.chosen.parameters, trainer.clip)
         run = _optimizer_step(trainer, run)

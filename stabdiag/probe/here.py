@@ -16,7 +16,7 @@ from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.construction import Construction, recording
 from stabdiag.subject.live import live
 from stabdiag.subject.load import load
-from stabdiag.subject.overlay import install
+from stabdiag.subject.overlay import overlay
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Location, Trace
 
@@ -27,20 +27,20 @@ def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace],
     """Load the request's target and probe it. Raises SubjectError when there is nothing to probe."""
     progress("load", 0.0)
     stats.warm_up()
-    install(request.edited)
-    with recording() as construction:
-        subject = load(
-            request.target,
-            arguments=request.arguments,
-            input_specs=request.inputs,
-            data=request.data,
-            weights=request.weights,
-            device=request.device,
-        )
-        data = {name: construction.outermost(tensor) for name, tensor in named_tensors(subject.batch(0))}
-    _run_after_build(subject, request.after_build)
-    _multiply_loss(subject, request.loss_factor)
-    return _probe(subject, construction, data, request, progress, save)
+    with overlay(request.edited):
+        with recording() as construction:
+            subject = load(
+                request.target,
+                arguments=request.arguments,
+                input_specs=request.inputs,
+                data=request.data,
+                weights=request.weights,
+                device=request.device,
+            )
+            data = {name: construction.outermost(tensor) for name, tensor in named_tensors(subject.batch(0))}
+        _run_after_build(subject, request.after_build)
+        _multiply_loss(subject, request.loss_factor)
+        return _probe(subject, construction, data, request, progress, save)
 
 
 def _run_after_build(subject: Subject, statements: list[str]) -> None:

@@ -18,6 +18,7 @@ from stabdiag.recording.numerical import about_numbers
 from stabdiag.recording.reference import Outputs, Reference, difference, part
 from stabdiag.recording.replay import Replay
 from stabdiag.recording.source import of_exception
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.recording.tracer import Execute, Tracer, plain
 from stabdiag.rule import Measurement, ParameterMeasurement
 from stabdiag.subject.frames import whole
@@ -231,7 +232,7 @@ class Recorder:
         run = tracer.run
         found = [t for output in outputs for _, t in named_tensors(output) if t.is_floating_point()]
         run.outputs = [v for t in found if (v := tracer.value_of(t)) is not None]
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with undispatched(), torch.no_grad():
             if run.precision in ("float64", "float32"):
                 taken = (stats.sample(t) for t in found)
                 run.output_samples = [[float(x) for x in values] for values in taken if values is not None]

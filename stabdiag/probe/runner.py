@@ -19,6 +19,7 @@ from stabdiag.probe.merge import merge
 from stabdiag.probe.plan import Plan, plan
 from stabdiag.probe.recorder import Recorder, Stage
 from stabdiag.recording.reference import Reference
+from stabdiag.recording.torch_private import MISSING
 from stabdiag.rule import measurements
 from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.device import resolve
@@ -65,6 +66,7 @@ def probe(
     for experiment in experiments():
         with contained(trace, experiment.__module__.rpartition(".")[2], "experiment"):
             experiment(recorder, trace, request, progress)
+    trace.unseen += MISSING
     progress("done", 1.0)
     return trace
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from stabdiag.probe.precision import emulated
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import Operator, operator
+from stabdiag.recording.torch_private import loops_unannounced, tree_flatten, tree_leaves, tree_unflatten
 from stabdiag.recording.tracer import Execute
 from stabdiag.trace import Run
 from stabdiag.trace.ops import base_name
@@ -248,7 +248,7 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _lanewise(function: Any, lanes: list[Tensor], fixed: dict[int, Tensor], handed: list[int]) -> tuple[Tensor, ...]:
     """All lanes at once where every op can be batched, one after the other where one cannot."""
-    torch._C._functorch._set_vmap_fallback_warning_enabled(False)  # type: ignore[attr-defined]
+    loops_unannounced()
     try:
         batched: tuple[Tensor, ...] = torch.vmap(lambda *given: function(given, fixed, handed))(*lanes)
         return batched

@@ -19,6 +19,7 @@ from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.optimizer import Chosen
 from stabdiag.probe.precision import emulated
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
+from stabdiag.recording import torch_private
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
 from stabdiag.trace import Run
@@ -101,7 +102,7 @@ class Trainer:
         if not gradients:
             return done
         if self.scale != 1.0:
-            torch._foreach_mul_(gradients, 1.0 / self.scale)
+            torch_private.scale_(gradients, 1.0 / self.scale)
         done.gradient_norm = norm(gradients)
         if not isfinite(done.gradient_norm):
             done.broke = "gradient"
@@ -156,7 +157,7 @@ def norm(tensors: Sequence[Tensor]) -> float:
         return 0.0
     wide = (torch.float64,) if any(t.dtype == torch.float64 for t in tensors) else (torch.float32, torch.float64)
     for dtype in wide:
-        total = float(torch.stack(torch._foreach_norm(tensors, 2, dtype)).double().norm())
+        total = float(torch.stack(torch_private.norms(tensors, dtype)).double().norm())
         if isfinite(total):
             break
     return total

@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from stabdiag.recording.torch_private import TorchDispatchMode
 
 _NAME = "torch._dynamo"
 

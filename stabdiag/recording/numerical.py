@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stabdiag.recording.torch_private import undispatched
+
 LARGEST = 1024  # rows of a matrix whose eigenvalues are worked out for the report
 SYMMETRIC = 1e-4  # relative asymmetry that rounding leaves of a symmetric matrix
 _DISTRIBUTIONS = str(Path(torch.__file__).parent / "distributions") + "/"
@@ -62,7 +64,7 @@ def about_numbers(error: Exception, name: str = "", tensors: Sequence[Any] = ())
     if isinstance(error, LinAlgError):
         return {"demands": "", **(_matrix(given[0]) if given else {})}
     if holds is not None and given:
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with undispatched(), torch.no_grad():
             operand = given[position].detach()
             if not holds(operand):
                 return {"demands": words, **_range(operand)}
@@ -84,7 +86,7 @@ def _validation(error: Exception) -> dict[str, Any] | None:
         return None
     name, constraint = local.get("param"), local.get("constraint")
     demands = f"`{name}` of {type(local.get('self')).__name__} to be {constraint}" if name else "values inside the support"
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
+    with undispatched(), torch.no_grad():
         return {"demands": demands, **_range(value.detach())}
 
 
@@ -96,7 +98,7 @@ def _range(values: Tensor) -> dict[str, Any]:
 
 def _matrix(given: Tensor) -> dict[str, Any]:
     """Size and eigenvalues (or singular values) of the worst matrix of a batch."""
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
+    with undispatched(), torch.no_grad():
         matrix = given.detach().double().cpu()
         found = _range(matrix)
         if matrix.dim() < 2 or found["nonfinite"] or not 0 < max(matrix.shape[-2:]) <= LARGEST:

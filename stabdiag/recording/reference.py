@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stabdiag.recording import stats
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.trace import Op, Value
 
 Sample = NDArray[np.float64]
@@ -98,7 +99,7 @@ def _sample(tensor: Tensor) -> Sample | None:
     if tensor.dtype.is_floating_point:
         return stats.sample(tensor)
     positions = stats.sample_positions(tensor.numel())
-    with torch._C._DisableTorchDispatch():
+    with undispatched():
         return tensor.detach().flatten()[torch.from_numpy(positions).to(tensor.device)].double().cpu().numpy()
 
 

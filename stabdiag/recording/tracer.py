@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from stabdiag.recording import source, stats
 from stabdiag.recording.eager import EagerMode
@@ -27,6 +26,7 @@ from stabdiag.recording.layout import unit_dim
 from stabdiag.recording.module_stack import ModuleStack
 from stabdiag.recording.numerical import CHECKED, LinAlgError
 from stabdiag.recording.operator import Operator, operator
+from stabdiag.recording.torch_private import last_node, number_of, running_node, tree_leaves
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.rule import Measurement
 from stabdiag.trace import DISCRETE, Op, Run, Stats, Value
@@ -176,8 +176,8 @@ class Tracer(EagerMode):
         forward: int | None = None
         location = None
         if self.phase == "backward":
-            node = torch._C._current_autograd_node()
-            forward = self._op_of_sequence.get(node._sequence_nr()) if node is not None else None
+            node = running_node()
+            forward = self._op_of_sequence.get(node) if node is not None else None
         if forward is not None:
             of = run.ops[forward]
             module, module_type, call, location = of.module, of.module_type, of.call, of.location
@@ -204,7 +204,7 @@ class Tracer(EagerMode):
         if forward is not None:
             op.layer = run.ops[forward].layer
         else:
-            self._op_of_sequence.setdefault(torch._C._autograd._get_sequence_nr() - 1, op.index)
+            self._op_of_sequence.setdefault(last_node(), op.index)
             op.layer = self._layer(inputs)
         return op
 
@@ -259,7 +259,7 @@ class Tracer(EagerMode):
             if node is None or node in seen:
                 continue
             seen.add(node)
-            index = self._op_of_sequence.get(node._sequence_nr())
+            index = self._op_of_sequence.get(number_of(node))
             if index is not None:
                 node.register_prehook(self._gradient_hook(index))
             stack.extend(n for n, _ in node.next_functions)

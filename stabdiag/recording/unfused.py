@@ -7,14 +7,16 @@ and cells run as torch's own decompositions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from stabdiag.recording import torch_private
 
 
 @contextmanager
@@ -22,24 +24,24 @@ def unfused_recurrence() -> Iterator[None]:
     """Let `nn.RNN`, `nn.LSTM`, `nn.GRU` and their cells run op by op while the context lasts."""
     with ExitStack() as stack:
         stack.enter_context(_without_onednn())
-        if torch.cuda.is_initialized():
-            for name, decomposed in decompositions().items():
-                stack.enter_context(mock.patch.object(torch._VF, name, _on_cuda(name, decomposed), create=True))
+        if torch.cuda.is_initialized() and (torch_has := torch_private.decompositions()) is not None:
+            slow = decompositions(torch_has)
+            stack.enter_context(torch_private.kernels_replaced(lambda name, fused: _on_cuda(fused, slow[name]), [*slow]))
         yield
 
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    before: list[bool] = []
+    running: list[AbstractContextManager[None]] = []
 
     def enter(module: nn.Module, arguments: Any) -> None:
         if isinstance(module, nn.RNNBase):
-            before.append(torch._C._get_mkldnn_enabled())
-            torch._C._set_mkldnn_enabled(False)
+            running.append(torch_private.without_onednn())
+            running[-1].__enter__()
 
     def leave(module: nn.Module, arguments: Any, output: Any) -> None:
-        if isinstance(module, nn.RNNBase) and before:
-            torch._C._set_mkldnn_enabled(before.pop())
+        if isinstance(module, nn.RNNBase) and running:
+            running.pop().__exit__(None, None, None)
 
     hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
     try:
@@ -47,22 +49,19 @@ def _without_onednn() -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-        if before:
-            torch._C._set_mkldnn_enabled(before[0])
+        while running:
+            running.pop().__exit__(None, None, None)
 
 
-def _on_cuda(name: str, decomposed: Callable[..., Any]) -> Callable[..., Any]:
-    fused = getattr(torch._C._VariableFunctions, name)
-
+def _on_cuda(fused: Callable[..., Any], decomposed: Callable[..., Any]) -> Callable[..., Any]:
     def run(x: Any, *rest: Any) -> Any:
         return (decomposed if x.is_cuda else fused)(x, *rest)
 
     return run
 
 
-def decompositions() -> dict[str, Callable[..., Any]]:
+def decompositions(torch_has: ModuleType) -> dict[str, Callable[..., Any]]:
     """By the name under which `torch.nn` calls a fused kernel, what computes the same op by op."""
-    from torch._decomp import decompositions as torch_has  # imports much, which the CPU can do without
 
     def layer(whole: Callable[..., Any], packed: Callable[..., Any]) -> Callable[..., Any]:
         def run(x: Any, *rest: Any) -> Any:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
 from stabdiag.errors import did_you_mean
+from stabdiag.recording.torch_private import as_on_a_gpu
 from stabdiag.subject.subject import SubjectError
 from stabdiag.trace.formats import PRECISIONS
 
@@ -54,7 +54,7 @@ def _scale(make: Any, shown: str) -> float | None:
     """The first scale of the scaler; None for no scaler, or a disabled one. A scaler for an absent GPU switches itself off,
     which says nothing about the training: it is made as if the GPU were there, and never used."""
     try:
-        with patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False):
+        with as_on_a_gpu():
             scaler = make()
     except Exception as error:
         raise SubjectError(

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from stabdiag.recording.torch_private import tree_leaves
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.inputs.specification import balanced
 from stabdiag.subject.inputs.trial import numbers_break

@@ -6,13 +6,12 @@ Casts and autocast insert ops of their own, so positions differ between precisio
 from __future__ import annotations
 
 from stabdiag.trace import Op, Run, Trace, Value
+from stabdiag.trace.derived import derived
 
 
+@derived
 def keyed(run: Run) -> list[tuple[tuple[object, ...], Op]]:
-    """Every op with its identity across runs: site, call of its module, occurrence there. Worked out once per finished run."""
-    known: list[tuple[tuple[object, ...], Op]] | None = run.__dict__.get("_keyed")
-    if known is not None and len(known) == len(run.ops):
-        return known
+    """Every op with its identity across runs: site, call of its module, occurrence there."""
     counts: dict[tuple[object, ...], int] = {}
     pairs: list[tuple[tuple[object, ...], Op]] = []
     for op in run.ops:
@@ -20,7 +19,6 @@ def keyed(run: Run) -> list[tuple[tuple[object, ...], Op]]:
         occurrence = counts.get(site, 0)
         counts[site] = occurrence + 1
         pairs.append(((*site, occurrence), op))
-    run.__dict__["_keyed"] = pairs
     return pairs
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from stabdiag.trace.derived import derived
 from stabdiag.trace.ops import (
     AFFINE_NORMALISATIONS,
     FRESH,
@@ -224,12 +225,10 @@ class Dependence:
         return all(s is not None and s.min >= 0 and s.max <= 1 for s in bounds)
 
 
+@derived
 def dependence(run: Run) -> Dependence:
     """The dependence in a run, computed once."""
-    cached: Dependence | None = run.__dict__.get("_dependence")
-    if cached is None:
-        cached = run.__dict__["_dependence"] = Dependence(run)
-    return cached
+    return Dependence(run)
 
 
 def _floating(dtype: str) -> bool:

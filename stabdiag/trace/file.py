@@ -26,8 +26,8 @@ class _Writer(pickle.Pickler):
     """Turns what only looks like a plain number or tuple (NumPy scalars, `torch.Size`) into one, and leaves caches behind."""
 
     def reducer_override(self, item: Any) -> Any:
-        if isinstance(item, (Run, Trace)):  # without what rules have cached on them
-            return type(item), tuple(getattr(item, f.name) for f in fields(item))
+        if isinstance(item, (Run, Trace)):  # without what was derived from them
+            return type(item), tuple(getattr(item, f.name) for f in fields(item) if f.init)
         if isinstance(item, type) or (type(item).__module__, type(item).__name__) in _OURS:
             return NotImplemented
         if hasattr(item, "tolist"):

@@ -177,6 +177,7 @@ class Run:
         error: why the run broke, one sentence; None when it did not.
         error_phase, error_at: in which phase ("forward", "loss", "backward") and at which of the author's lines.
         raised: set as well where it broke because of its numbers.
+        derived: what was worked out from the run, see `stabdiag.trace.derived`.
     """
 
     precision: str
@@ -203,6 +204,7 @@ class Run:
     error_phase: str = ""
     error_at: Location | None = None
     raised: Raised | None = None
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def nonfinite_gradient(self) -> str | None:

@@ -42,6 +42,7 @@ class Trace:
 
     `experiments` holds what further probes found, by name (plain data each documents itself); `modules` says where in the
     user's files each module was constructed, by module path, `data` where what a model input holds was made, by input name.
+    `derived`: what was worked out from it, see `stabdiag.trace.derived`.
     """
 
     subject: SubjectFacts
@@ -52,6 +53,7 @@ class Trace:
     experiments: dict[str, Any] = field(default_factory=dict)
     modules: dict[str, Location | None] = field(default_factory=dict)
     data: dict[str, Location | None] = field(default_factory=dict)
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def run(self, precision: str, *, seed: int = 0, step: int = 0) -> Run | None:
         """The run of a precision, None when it was not probed."""

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from stabdiag.recording import unfused
+from stabdiag.recording import torch_private, unfused
 from tests.probe.recording import record
 
 
 @pytest.fixture
 def decomposed(monkeypatch):
-    for name, op_by_op in unfused.decompositions().items():
+    for name, op_by_op in unfused.decompositions(torch_private.decompositions()).items():
         monkeypatch.setattr(torch._VF, name, op_by_op, raising=False)
 
 

@@ -13,6 +13,7 @@ def fixed_rules(monkeypatch):
     rules = {
         code: SimpleNamespace(
             code=code,
+            page=f"https://example.org/{code}/",
             name=name,
             summary=f"Summary of {name}.",
             documentation=f"Summary of {name}.\n\n## What it does\nLooks for {name}.",

@@ -14,6 +14,7 @@ from math import isfinite
 
 from stabdiag.trace import Op, Run
 from stabdiag.trace.dependence import Dependence, Slice, dependence
+from stabdiag.trace.derived import derived
 from stabdiag.trace.ops import EVEN, EXPONENTIALS, INVERSES, LOGARITHMS, RECIPROCALS, SELECTIONS, SOFTMAXES, SUMS, exponent
 
 LOG_OF_SOFTMAX = "log-of-softmax"
@@ -81,12 +82,10 @@ class Expression:
         return f"{self.form}@{self.op}"
 
 
+@derived
 def expressions(run: Run) -> list[Expression]:
     """Every candidate in a run, one per line of code: of several calls, layers and time steps the one with the widest range."""
-    cached: list[Expression] | None = run.__dict__.get("_expressions")
-    if cached is None:
-        cached = run.__dict__["_expressions"] = _one_per_place(run, list(_Finder(run).all()))
-    return cached
+    return _one_per_place(run, list(_Finder(run).all()))
 
 
 def _one_per_place(run: Run, found: list[Expression]) -> list[Expression]:

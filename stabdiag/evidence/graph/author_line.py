@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import log2, sqrt
 
 from stabdiag.trace import Location, Op, Parameter, Trace
+from stabdiag.trace.derived import derived
 
 
 def line_of_op(trace: Trace, op: Op) -> Location | None:
@@ -47,11 +48,9 @@ def _differ(one: Parameter, other: Parameter) -> bool:
     return abs(a.mean / a.rms - b.mean / b.rms) > 0.5 or min(apart) > 1
 
 
+@derived
 def _authors(trace: Trace) -> set[str]:
     """Classes of modules that ran an op in a method of their own."""
-    cached: set[str] | None = trace.__dict__.get("_authors")
-    if cached is None:
-        ops = trace.base.ops if trace.base is not None else []
-        ran = ((op.module_type, op.location.function) for op in ops if op.location is not None and not op.location.library)
-        cached = trace.__dict__["_authors"] = {kind for kind, function in ran if kind in function.split(".")}
-    return cached
+    ops = trace.base.ops if trace.base is not None else []
+    ran = ((op.module_type, op.location.function) for op in ops if op.location is not None and not op.location.library)
+    return {kind for kind, function in ran if kind in function.split(".")}

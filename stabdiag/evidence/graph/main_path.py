@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stabdiag.trace import Op, Run, Stats, Value
+from stabdiag.trace.derived import derived
 
 LAYER_OPS = frozenset(
     [
@@ -153,15 +154,9 @@ def _from_parameters(run: Run, value_id: int, steps: int = 40) -> bool:
     return found
 
 
+@derived
 def _chain(run: Run) -> tuple[list[int], list[int], list[int]]:
     """(main path, all ops on any way to the loss, deepest path), as op indices in order of execution."""
-    cached: tuple[list[int], list[int], list[int]] | None = run.__dict__.get("_main_path")
-    if cached is None:
-        cached = run.__dict__["_main_path"] = _find_chain(run)
-    return cached
-
-
-def _find_chain(run: Run) -> tuple[list[int], list[int], list[int]]:
     loss = None if run.loss_value is None else run.values[run.loss_value].op
     if loss is None:
         return [], [], []
@@ -258,12 +253,10 @@ def _place(index: int, successors: list[int], depth: dict[int, int], parent: dic
 def is_live(run: Run, index: int) -> bool:
     """Whether the result of a forward op reaches the loss or an output through floating-point values (discarded branches and
     masks that only select do not). Everything counts as live in a run that broke before its loss; so does the backward pass."""
-    cached: set[int] | None = run.__dict__.get("_live")
-    if cached is None:
-        cached = run.__dict__["_live"] = _live(run)
-    return index in cached
+    return index in _live(run)
 
 
+@derived
 def _live(run: Run) -> set[int]:
     ends = [*run.outputs, *([] if run.loss_value is None else [run.loss_value])]
     stack = [op for v in ends if (op := run.values[v].op) is not None]

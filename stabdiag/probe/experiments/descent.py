@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from stabdiag.evidence.numbers.descent import DESCENDS, Outcome, descent_of, in_doubt, relied_on
 from stabdiag.probe.recorder import Recorder
 from stabdiag.recording.reference import Reference, add_to_part, difference, part
+from stabdiag.recording.torch_private import tree_map
 from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import Trace

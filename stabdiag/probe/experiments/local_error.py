@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from stabdiag.evidence.numbers.blame import LIMIT, blamed_runs
 from stabdiag.probe.recorder import Recorder
 from stabdiag.recording import stats
 from stabdiag.recording.operator import Operator
 from stabdiag.recording.reference import relative_error
+from stabdiag.recording.torch_private import tree_map
 from stabdiag.recording.tracer import Execute
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace

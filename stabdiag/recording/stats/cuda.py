@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stabdiag.recording.stats import triton_kernel as stats_triton
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.trace import Stats
 
 BLOCK = 1024
@@ -81,7 +82,7 @@ class Batch:
         exact, parts = _shares(_up(last, BLOCK * ROWS * ROUNDS))
         sampled, sample_parts = _shares(_up(_up(last - first, stride), BLOCK))
         shares = np.stack([np.concatenate([exact, sampled]), np.concatenate([parts, sample_parts])], 1)
-        with torch._C._DisableTorchDispatch(), torch.no_grad(), torch.cuda.device(self.device):
+        with undispatched(), torch.no_grad(), torch.cuda.device(self.device):
             table = torch.from_numpy(np.concatenate([rows.ravel(), shares.ravel()])).pin_memory()
             table = table.to(self.device, non_blocking=True)
             blank = _blank(self.device, bins)
@@ -120,7 +121,7 @@ class Batch:
         self._launched = None
         _, _, mantissa, bias, bins = _TYPES[self.dtype]
         infinity = (2 * bias + 1) << mantissa
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with undispatched(), torch.no_grad():
             read = answer.cpu().numpy()
         size = len(self._counts) * (FACTS + bins)
         words = read[:size].reshape(-1, FACTS + bins)

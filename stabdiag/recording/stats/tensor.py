@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stabdiag.recording.stats import reference as stats_reference
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.trace import Stats, merged
 
 EVERYTHING = 16_384
@@ -90,7 +91,7 @@ def measure(tensor: Tensor) -> Stats | Pending | None:
         repeats = 1 if tensor.is_contiguous() else _repeats(tensor.shape, tensor.stride())
         if repeats and (found := _measure_memory(tensor, tensor.numel() // repeats, repeats)) is not None:
             return found
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
+    with undispatched(), torch.no_grad():
         flat, repeats = _flat(tensor)
         flat = flat.to(_UPCAST.get(flat.dtype, flat.dtype))
         found = _measure_memory(flat, flat.numel(), repeats)
@@ -111,7 +112,7 @@ def sample(tensor: Tensor, size: int = 2048) -> NDArray[np.float64] | None:
     """
     if tensor.dtype not in _MEASURED or not _readable(tensor):
         return None
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
+    with undispatched(), torch.no_grad():
         real = _real(tensor.detach())
         extent = 1 + sum((n - 1) * step for n, step in zip(real.shape, real.stride(), strict=True))
         memory = real.as_strided((extent,), (1,))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from stabdiag.recording.torch_private import tree_leaves, tree_map_only
 from stabdiag.subject.frames import one_line
 from stabdiag.subject.subject import Inputs, SubjectError
 from stabdiag.subject.weights import read_tensors

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from stabdiag.recording.torch_private import tree_leaves
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.inputs.adjust import Plan, proposals
 from stabdiag.subject.inputs.mismatch import distance

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from stabdiag.recording.torch_private import tree_leaves
 from stabdiag.subject.attributes import attribute
 from stabdiag.subject.frames import is_library, one_line, place, user_traceback
 from stabdiag.subject.inputs.adjust import Plan

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
 from stabdiag.recording.numerical import about_numbers
+from stabdiag.recording.torch_private import tree_map_only
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.subject import Inputs
 

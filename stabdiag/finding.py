@@ -68,6 +68,7 @@ class Finding:
         blocks: the precisions that cannot be trained in because of it; None leaves that to the rule (`Rule.blocks`).
         consequences: findings that were folded into this one, their cause.
         acceptable: whether a baseline may accept it; not what the gate itself reports, which would accept all that follows.
+        asked: whether it is about a precision that the request or the file asks for (float32 always is).
     """
 
     code: str = field(default="", kw_only=True)
@@ -88,12 +89,18 @@ class Finding:
     blocks: list[str] | None = None
     consequences: list[Finding] = field(default_factory=list)
     acceptable: bool = True
+    asked: bool = True
 
     @property
     def fingerprint(self) -> str:
         """Identity across edits: code, path, module, op and precisions, but no line number and no measured value."""
         key = "\x1f".join((self.code, self.path, self.module, self.op, self.phase, ",".join(self.precisions)))
         return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    @property
+    def weight(self) -> Severity:
+        """The severity that a gate goes by: an error in a precision that nobody asks for weighs as much as a warning."""
+        return Severity.WARNING if self.severity is Severity.ERROR and not self.asked else self.severity
 
     def severity_in(self, precision: str) -> Severity | None:
         """How badly this cause or one of its consequences stands in the way of a precision; None where neither does."""

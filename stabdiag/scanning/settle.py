@@ -9,6 +9,7 @@ from stabdiag.gate import baseline, suppressions
 from stabdiag.gate.baseline import Baseline
 from stabdiag.judging.report import Report
 from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import SubjectFacts
 
 
 def as_asked(findings: Iterable[Finding], request: ScanRequest, path: str) -> list[Finding]:
@@ -18,6 +19,17 @@ def as_asked(findings: Iterable[Finding], request: ScanRequest, path: str) -> li
         finding.path = finding.path or path
         finding.severity = Severity(request.severity.get(finding.code, finding.severity))
     return found
+
+
+def weigh(findings: Iterable[Finding], request: ScanRequest, subject: SubjectFacts) -> None:
+    """Note which findings are about a precision that somebody wants: one of the request or the file, or that weights are
+    stored in; float32 always is. The others weigh less in a gate, and in a library's code, which nobody who reads it can edit, they are
+    warnings altogether: the verdict of the precision says what is the matter."""
+    wanted = {"float64", "float32", *subject.stored, *(request.precisions or subject.training.get("precisions", []))}
+    for finding in findings:
+        finding.asked = not finding.precisions or bool(wanted & set(finding.precisions)) or finding.code in request.severity
+        if finding.location is not None and finding.location.library:
+            finding.severity = finding.weight
 
 
 def settle(report: Report, requests: Sequence[ScanRequest], accepted: Baseline | None = None) -> None:

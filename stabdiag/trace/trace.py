@@ -14,7 +14,7 @@ class SubjectFacts:
 
     `how` answers for "model", "inputs" and "objective": what was chosen and why. `declared` lists which of "inputs", "loss",
     "optimizer" came from the author; claims about data or targets may only stand on what is declared. `training` holds the
-    settings that the file declares (`stabdiag.subject.declared`).
+    settings that the file declares (`stabdiag.subject.declared`), `stored` the dtypes of the weights as the author built them.
     """
 
     path: str
@@ -26,6 +26,7 @@ class SubjectFacts:
     declared: list[str] = field(default_factory=list)
     rebuildable: bool = False
     training: dict[str, Any] = field(default_factory=dict)
+    stored: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

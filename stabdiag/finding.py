@@ -66,6 +66,8 @@ class Finding:
         status: "new", "baselined" or "suppressed".
         path: of the file it belongs to, where it has no location.
         blocks: the precisions that cannot be trained in because of it; None leaves that to the rule (`Rule.blocks`).
+        states: in which it breaks, where that was tried: values of inputs, parameters and results, one list per state
+            (`stabdiag/probe/experiments/confirmation.py`). Fixes are tried in them; no report shows them.
         consequences: findings that were folded into this one, their cause.
         acceptable: whether a baseline may accept it; not what the gate itself reports, which would accept all that follows.
         asked: whether it is about a precision that the request or the file asks for (float32 always is).
@@ -87,6 +89,7 @@ class Finding:
     status: str = "new"
     path: str = ""
     blocks: list[str] | None = None
+    states: list[list[dict[str, Any]]] = field(default_factory=list, repr=False)
     consequences: list[Finding] = field(default_factory=list)
     acceptable: bool = True
     asked: bool = True

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stabdiag.finding import Finding, Severity
+from stabdiag.judging.report import PrecisionVerdict
+from stabdiag.judging.triage import triage
+from stabdiag.judging.verdict import verdicts
+from stabdiag.rule import all_rules
 from stabdiag.scanning.pipeline import scan_here
 from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import Location, Op, Run, Stats, SubjectFacts, Trace, Value
 from tests.rule_examples import expected_lines, scanned
 from tests.rules.test_numbers import HEALTHY, SICK
 
@@ -131,3 +139,73 @@ def test_gradients_that_are_not_finite_fail_although_the_loss_is(tmp_path):
     )
     report = scan_here(ScanRequest(target=str(path)))
     assert {v.name: v.verdict for v in report.precisions}["float32"] == "fails"
+
+
+def trace_of(*runs: Run) -> Trace:
+    """A trace whose reference run is one finite op."""
+    reference = run_of("float64", 1.0)
+    return Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[reference, *runs])
+
+
+def run_of(precision: str, largest: float, loss: float = 1.0, infinite: int = 0, **more: Any) -> Run:
+    """One op of the forward pass whose result reaches `largest` and is the output and the loss."""
+    stats = Stats(count=4, max_abs=largest, max=largest, min=-largest, posinf=infinite, sampled=4, sum_sq=4 * largest**2)
+    run = Run(precision, loss=loss, outputs=[1], loss_value=1, **more)
+    run.values = [Value("input", "x", None, precision, (4,)), Value("result", "", 0, precision, (4,), stats=stats)]
+    run.ops = [Op(0, "mul", "forward", "", "", 0, "", Location("model.py", 7), [0], [1])]
+    return run
+
+
+def row(trace: Trace, *findings: Finding, precision: str = "float16") -> PrecisionVerdict:
+    return verdicts(trace, list(findings), [precision])[0]
+
+
+def finding(code: str, severity: Severity, *precisions: str, line: int = 12) -> Finding:
+    return all_rules()[code].finding(severity, "told", precisions=list(precisions), location=Location("model.py", line))
+
+
+def test_nothing_is_safe_above_an_error_of_the_precision() -> None:
+    trace = trace_of(run_of("float16", 1.0))
+    dead = finding("SD201", Severity.ERROR, "float32", "float16")
+    assert (row(trace, dead).verdict, row(trace, dead).where) == ("at-risk", "model.py:12")
+    assert row(trace, finding("SD201", Severity.ERROR, "float32")).verdict == "safe"
+    assert row(trace, finding("SD201", Severity.WARNING, "float16")).verdict == "safe"
+
+
+def test_what_blocks_a_precision_fails_it() -> None:
+    trace = trace_of(run_of("float16", 1.0))
+    assert row(trace, finding("SD301", Severity.ERROR, "float16")).verdict == "fails"
+    assert row(trace, finding("SD301", Severity.WARNING, "float16")).verdict == "at-risk"
+
+
+def test_a_finding_fails_no_precision_in_which_it_is_mild() -> None:
+    single, half = finding("SD501", Severity.WARNING, "float32"), finding("SD501", Severity.ERROR, "float16")
+    for order in ([single, half], [half, single]):
+        merged = triage([deepcopy(f) for f in order])
+        assert [f.precisions for f in merged] == [["float32", "float16"]]
+        trace = trace_of(run_of("float16", 1.0), run_of("float32", 1.0))
+        assert row(trace, *merged).verdict == "fails"
+        assert row(trace, *merged, precision="float32").verdict == "at-risk"
+
+
+def test_the_numbers_decide_where_they_are_worse_than_the_findings() -> None:
+    trace = trace_of(run_of("float16", 1.0, gradient_error=1.0, gradient_projection=0.0))
+    told = row(trace, finding("SD303", Severity.WARNING, "float16"))
+    assert (told.verdict, told.where) == ("fails", "model.py:12")
+
+
+def test_noise_that_is_less_than_that_of_samples_is_told_and_safe() -> None:
+    trace = trace_of(run_of("float32", 1.0, gradient_error=0.13, gradient_projection=0.99))
+    told = row(trace, precision="float32")
+    assert told.verdict == "safe" and "13%" in told.reason
+    trace = trace_of(run_of("float32", 1.0, gradient_error=0.01, gradient_projection=0.99))
+    assert row(trace, precision="float32").reason == ""
+
+
+def test_headroom_is_negative_where_values_overflow() -> None:
+    trace = trace_of(run_of("float16", 3e4, infinite=1))
+    trace.runs[0] = run_of("float64", 4 * 65504.0)
+    assert row(trace).headroom_bits == pytest.approx(-2.0)
+    inside = trace_of(run_of("float16", 3e4, infinite=1))  # what overflowed inside a kernel is not in the reference
+    assert row(inside).headroom_bits is None
+    assert row(trace_of(run_of("float16", 65504 / 4))).headroom_bits == pytest.approx(2.0)

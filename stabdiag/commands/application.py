@@ -13,6 +13,7 @@ import typer
 
 from stabdiag import __version__
 from stabdiag.commands import compare, fix, report, rule, scan
+from stabdiag.commands import run as run_command
 from stabdiag.commands.output import to_stderr, to_stdout
 from stabdiag.errors import UserError
 from stabdiag.reports.parts.place import one_line
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("scan")(scan.scan)
+app.command("run", context_settings={"allow_interspersed_args": False})(run_command.run)
 app.command("fix")(fix.fix)
 app.command("rule")(rule.rule)
 app.command("report")(report.report)

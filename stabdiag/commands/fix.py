@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from stabdiag.errors import UserError
 from stabdiag.finding import Severity
 from stabdiag.reports.parts.place import one_line
 from stabdiag.rule import selected
-from stabdiag.scanning.session import run
+from stabdiag.scanning.session import run as scan_all
 from stabdiag.settings.config import load
 
 MOST_AT_ONCE = 4
@@ -37,6 +38,10 @@ def fix(
     only_proven: Annotated[
         bool, typer.Option("--only-proven/--unproven", help="Show proven fixes only, or the failed attempts, too.")
     ] = True,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="ARGUMENTS", help="Run TARGET as a script with these arguments, like `stabdiag run`."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks, the model's own output.")] = False,
 ) -> int:
     """Try the fixes: exit 0 when the proven ones leave nothing to report, 1 when findings remain."""
@@ -57,9 +62,9 @@ def fix(
         raise UserError(f"{target} is configured {len(requests)} times; name one model, as in `stabdiag fix FILE.py:Name`")
     request = requests[0]
     codes = {rule.code for rule in selected(request.select, request.extend_select, request.ignore)}
-    request = replace(request, select=[], extend_select=[], try_fixes=False)
+    request = replace(request, select=[], extend_select=[], try_fixes=False, script=None if run is None else shlex.split(run))
     with progress_bar() as progress:
-        trials = partial(run, options=replace(options, min_severity="info"), progress=progress)
+        trials = partial(scan_all, options=replace(options, min_severity="info"), progress=progress)
         jobs = max(1, min(MOST_AT_ONCE, os.cpu_count() or 1))
         outcome = prove(request, lambda asked: trials([asked]).runs[0], lambda finding: finding.code in codes, jobs=jobs)
     if outcome.before.error is not None:

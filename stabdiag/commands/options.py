@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,12 +51,12 @@ SCAN_OPTIONS: dict[str, Any] = {
 """Options of every command that scans, by parameter; they come before the command's own."""
 
 
-def scans(command: Callable[..., int]) -> Callable[..., int]:
-    """A command with SCAN_OPTIONS. It reads what was typed from its context, see `typed`."""
+def scans(command: Callable[..., int], without: Collection[str] = ()) -> Callable[..., int]:
+    """A command with SCAN_OPTIONS, `without` some. It reads what was typed from its context, see `typed`."""
     own = inspect.signature(command, eval_str=True)
+    options = {name: kind for name, kind in SCAN_OPTIONS.items() if name not in without}
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in SCAN_OPTIONS.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in options.items()
     ]
 
     @wraps(command)
@@ -65,7 +65,7 @@ def scans(command: Callable[..., int]) -> Callable[..., int]:
 
     others = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own.parameters.values()]
     wrapped.__signature__ = own.replace(parameters=[*shared, *others])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = command.__annotations__ | SCAN_OPTIONS
+    wrapped.__annotations__ = command.__annotations__ | options
     return wrapped
 
 

@@ -93,6 +93,19 @@ class OpRow:
 
 
 @dataclass(slots=True)
+class Replayed:
+    """A state in which the original broke, run again.
+
+    Attributes:
+        broken: what is not finite in it, "" where all is; path, line: of the op that made it so, "" and 0 where unknown.
+    """
+
+    broken: str
+    path: str = ""
+    line: int = 0
+
+
+@dataclass(slots=True)
 class Samples:
     """What the reference run computed, to tell whether an edited model computes the same.
 
@@ -116,8 +129,7 @@ class SubjectReport:
         ran: precisions that ran to the end, the reference among them.
         weights, modules, operands, batch_size: what remedies choose their edits by; initialised: parameter name -> where its
             content was last written.
-        descent: losses of the steps of `ScanRequest.descent`; replayed: for each of `ScanRequest.states` what was not finite in
-            it, "" where all was.
+        descent: losses of the steps of `ScanRequest.descent`; replayed: what became of each of `ScanRequest.states`.
     """
 
     subject: SubjectFacts
@@ -137,7 +149,7 @@ class SubjectReport:
     operands: list[Operand] = field(default_factory=list, repr=False)
     batch_size: int | None = None
     descent: list[float] = field(default_factory=list, repr=False)
-    replayed: list[str] = field(default_factory=list, repr=False)
+    replayed: list[Replayed] = field(default_factory=list, repr=False)
 
     @property
     def gradient_ratio(self) -> float | None:

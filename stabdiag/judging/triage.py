@@ -30,7 +30,10 @@ def _merge(findings: list[Finding]) -> list[Finding]:
         if finding.severity.rank > first.severity.rank:
             merged[key], first, finding = finding, finding, first
         first.precisions.extend(finding.precisions)
-        first.blocks = [*(first.blocks or ()), *(finding.blocks or ())]
+        if finding.severity is first.severity:
+            first.blocks = [*(first.blocks or ()), *(finding.blocks or ())]
+        else:  # told as bad as it is anywhere, and no worse for a precision than there
+            first.consequences += [finding, *finding.consequences]
     for finding in merged.values():
         finding.precisions = sorted(set(finding.precisions), key=_precision_order)
     return list(merged.values())

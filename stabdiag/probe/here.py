@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stabdiag.probe.recorder import named_tensors
 from stabdiag.probe.runner import probe
 from stabdiag.recording import stats
 from stabdiag.settings.request import ScanRequest
+from stabdiag.subject.capture import script
+from stabdiag.subject.capture.played import playing
+from stabdiag.subject.capture.watch import Cycle
 from stabdiag.subject.construction import Construction, recording
+from stabdiag.subject.device import resolve
 from stabdiag.subject.live import live
-from stabdiag.subject.load import load
+from stabdiag.subject.load import load, shown_path
 from stabdiag.subject.overlay import overlay
 from stabdiag.subject.subject import Subject
 from stabdiag.trace import Location, Trace
@@ -23,11 +29,21 @@ from stabdiag.trace import Location, Trace
 Progress = Callable[[str, float], None]
 
 
-def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace], None] = lambda trace: None) -> Trace:
-    """Load the request's target and probe it. Raises SubjectError when there is nothing to probe."""
+def probe_file(
+    request: ScanRequest,
+    progress: Progress,
+    save: Callable[[Trace], None] = lambda trace: None,
+    stubborn: Callable[[], None] = lambda: None,
+) -> Trace:
+    """Load the request's target and probe it. Raises SubjectError when there is nothing to probe.
+
+    `stubborn` ends the process of a script that does not let itself be ended.
+    """
     progress("load", 0.0)
     stats.warm_up()
     with overlay(request.edited):
+        if request.script is not None:
+            return _probe_script(request, progress, save, stubborn)
         with recording() as construction:
             subject = load(
                 request.target,
@@ -41,6 +57,33 @@ def probe_file(request: ScanRequest, progress: Progress, save: Callable[[Trace],
         _run_after_build(subject, request.after_build)
         _multiply_loss(subject, request.loss_factor)
         return _probe(subject, construction, data, request, progress, save)
+
+
+def _probe_script(
+    request: ScanRequest, progress: Progress, save: Callable[[Trace], None], stubborn: Callable[[], None]
+) -> Trace:
+    """Run the target as a script and probe a step that it takes."""
+    resolve(request.device)
+    found: list[Trace] = []
+
+    def play(cycles: list[Cycle]) -> None:
+        with playing(cycles, shown_path(Path(request.target))) as subject:
+            lines = [cycles[0].lines.get(id(leaf)) for leaf in cycles[0].tape.leaves]
+            data = dict(zip(subject.batch(0).kwargs, lines, strict=True))
+            _run_after_build(subject, request.after_build)
+            _multiply_loss(subject, request.loss_factor)
+            found.append(_probe(subject, construction, data, request, progress, save))
+
+    progress("script", 0.0)
+    with recording() as construction:
+        handle = register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: construction.close())
+        try:
+            script.run(
+                Path(request.target), request.script or [], request.at, play, keep_going=request.keep_going, stubborn=stubborn
+            )
+        finally:
+            handle.remove()
+    return found[0]
 
 
 def _run_after_build(subject: Subject, statements: list[str]) -> None:

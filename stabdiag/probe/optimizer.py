@@ -203,7 +203,7 @@ def _authors(subject: Subject, model: nn.Module, request: ScanRequest) -> Chosen
         if not group["lr"] and group.get("initial_lr"):  # a warm-up that starts at 0 would take no step at all
             group["lr"] = group["initial_lr"]
             how += ", at the rate its warm-up leads to"
-    return Chosen(optimizers, "author", how, lines.get(id(optimizers[0])))
+    return Chosen(optimizers, "author", how, lines.get(id(optimizers[0]), subject.optimizer_at))
 
 
 def _flat(made: Any) -> Iterator[Any]:

@@ -2,8 +2,9 @@
 
 Emulated: matrix products, convolutions, reductions, normalisations and losses compute in float32 and their result is rounded
 to the format, which is what a GPU with float32 accumulation does. Pointwise kernels round every result in either case, so they
-run as they are. CPU half kernels can be 200 times slower (convolution) and keep statistics in float16 where a GPU does not;
-their troubles would be this device's, not the model's.
+run as they are. What a device runs as several kernels (`torch.cdist` by a matrix product) is emulated kernel by kernel: each of
+them rounds, and a sum of squares overflows before its root is taken. CPU half kernels can be 200 times slower
+(convolution) and keep statistics in float16 where a GPU does not; their troubles would be this device's, not the model's.
 
 Unrounded: the float64 run is what the others are measured against, so what the author casts to 16 bits stays float64 there.
 Else the reference would lose the same digits, and nobody would see them go.
@@ -19,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.recording.operator import Operator
-from stabdiag.recording.torch_private import tree_map
+from stabdiag.recording.eager import EagerMode
+from stabdiag.recording.operator import Operator, operator
+from stabdiag.recording.torch_private import run_parts, tree_map
 
 HALF = (torch.float16, torch.bfloat16)
 NARROW = (*HALF, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
@@ -118,6 +120,9 @@ def emulated(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, A
     floating = [t for t in _tensors(args, kwargs) if t.is_floating_point()]
     if not any(t.dtype in HALF for t in floating):
         return func(*args, **kwargs)
+    if info.composite:
+        with Emulation():
+            return run_parts(func, args, kwargs)
     if info.name in _ONE_DTYPE and len({t.dtype for t in floating}) > 1:
         return func(*args, **kwargs)  # torch refuses to mix dtypes here, and so must we
     if info.mutates:
@@ -131,6 +136,16 @@ def emulated(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, A
     return _round(result, wanted, keep)
 
 
+class Emulation(EagerMode):
+    """Emulated 16 bits for every op that runs while it is entered, recording nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return emulated(func, operator(func), args, kwargs or {})
+
+
 def _emulated_in_place(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Compute on float32 copies, then write the rounded values where the op would have."""
     up = [_upcast(a) for a in args]
@@ -141,8 +156,8 @@ def _emulated_in_place(func: Any, info: Operator, args: Sequence[Any], kwargs: d
         before = args[i] if i < len(args) else kwargs.get(info.arguments[i])
         after = up[i] if i < len(args) else up_kwargs.get(info.arguments[i])
         if isinstance(before, Tensor) and isinstance(after, Tensor):
-            if after is not before:
-                before.copy_(after)
+            if after is not before:  # an `out=` is given its shape by the op
+                before.resize_(after.shape).copy_(after)
             written[id(after)] = before
         elif isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
             for b, a in zip(before, after, strict=True):

@@ -69,7 +69,7 @@ def _probed(request: ScanRequest, progress: Progress | None, folder: Path) -> tu
     finally:
         for descriptor in ends:
             os.close(descriptor)
-    transcript = Transcript(worker.stdout, shown=request.verbose)
+    transcript = Transcript(worker.stdout, shown=request.verbose or request.script is not None)
     following = _Following(worker, Receiver(messages, token), request, progress)
     try:
         error = following.outcome()

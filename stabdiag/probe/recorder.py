@@ -161,6 +161,8 @@ class Recorder:
             kept.gradients = {n: part(g) / scale for n, g in gradients.items()}
         if against is not None and run.error is None:
             _compare(run, kept, against)
+        elif keep is not None:
+            run.output_spread = outputs.relative_spread
         if not keep_gradients:
             for parameter in stage.model.parameters():
                 parameter.grad = None

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stabdiag.evidence.expressions.forms import EXP, LATE_CLAMP, RATIO, SIGMOID_BY_HAND, Expression
+from stabdiag.evidence.expressions.forms import EXP, GENERAL, LATE_CLAMP, RATIO, SIGMOID_BY_HAND, Expression
 from stabdiag.evidence.expressions.plausible import plausibility
 from stabdiag.probe import states
 from stabdiag.probe.states import DATA, PARAMETERS, Source, State
@@ -57,7 +57,7 @@ class Search:
         self.elements, self.afford = elements, afford
         self.observed: dict[str, float | None] = {}
         self._tried: list[State] = [
-            *states.uniform(group, sources, _DIRECTIONS),
+            *([] if all(s.fixed for s in sources) else states.uniform(group, sources, _DIRECTIONS)),
             *(states.structured(sources) if group == DATA else []),
         ]
 
@@ -72,7 +72,7 @@ class Search:
     def descent(self, formats: list[str]) -> dict[str, dict[str, Any]]:
         """Format -> kind -> the most plausible point of a descent that breaks it. Nothing where uniform variations reach all
         that a descent does."""
-        path = [] if self.expression.form in _ALONG_ONE_AXIS else self._path()
+        path = [] if self.expression.form in _ALONG_ONE_AXIS or all(s.fixed for s in self.sources) else self._path()
         return {format: found for format in formats if path and (found := self._of(path, format))}
 
     def _of(self, tried: list[State], format: str) -> dict[str, Any]:
@@ -85,6 +85,8 @@ class Search:
         found: dict[str, Any] = {}
         for kind, counts in (("value", lanes.value), ("gradient", lanes.gradient)):
             broken = [i for i in range(len(tried)) if _breaks_here(lanes.operand, counts, i)]
+            if kind == "value" and self.expression.form in GENERAL:  # not because another branch of a where breaks
+                broken = [i for i in broken if lanes.inner[i] > (lanes.inner[0] if i else 0)]
             if kind == "value" and self._passes_through():
                 broken = sorted({*broken, *(i for i, crossed in enumerate(lanes.crossed) if crossed)})
             if broken:

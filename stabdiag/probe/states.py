@@ -32,12 +32,20 @@ class Source:
     Attributes:
         id: its value id; tensor: as recorded, in float64.
         unit: what one step of distance is; positive: it stays at or above 0.
+        fixed: masks, counts, ids: not scaled or shifted. A square one relates things to each other, of which one may be alone.
     """
 
     id: int
     tensor: Tensor
     unit: float
     positive: bool = False
+    fixed: bool = False
+
+    @property
+    def related(self) -> bool:
+        """Whether it relates rows to each other: which of them are neighbours."""
+        shape = self.tensor.shape
+        return self.fixed and len(shape) >= 2 and shape[-1] == shape[-2] > 2
 
     @property
     def finite(self) -> Tensor:
@@ -52,7 +60,7 @@ class Source:
 
     def moved(self, change: Tensor) -> Tensor:
         """The source after a change of its finite elements."""
-        after = torch.where(self.finite, self.tensor + change, self.tensor)
+        after = self.tensor if self.fixed else torch.where(self.finite, self.tensor + change, self.tensor)
         return after.clamp(min=0) if self.positive else after
 
 
@@ -62,7 +70,7 @@ class State:
 
     Attributes:
         how: what was done: "observed", "scale", "negate", "raise", "lower", "descent", "zero", "constant", "aligned",
-            "duplicate"; factor: by how much, for uniform variations.
+            "duplicate", "empty"; factor: by how much, for uniform variations.
         values: the sources then, by value id.
     """
 
@@ -71,9 +79,11 @@ class State:
     values: dict[int, Tensor]
 
 
-def data_source(value_id: int, tensor: Tensor, *, positive: bool) -> Source:
+def data_source(value_id: int, tensor: Tensor, *, positive: bool, fixed: bool) -> Source:
     """A layer's output or an input: its unit is its spread over samples, or its size where it has none."""
     tensor = tensor.detach().double()
+    if fixed:
+        return Source(value_id, tensor, 1.0, positive, fixed)
     finite = torch.isfinite(tensor)
     filled = torch.where(finite, tensor, 0.0)
     over_samples = filled - filled.mean(0, keepdim=True) if tensor.dim() > 0 and len(tensor) > 1 else filled
@@ -125,24 +135,38 @@ def uniform(group: str, sources: list[Source], directions: list[str]) -> list[St
 
 
 def structured(sources: list[Source]) -> list[State]:
-    """Data of a special shape: all 0, constant, two equal samples, sources that are parallel."""
+    """Data of a special shape: all 0, constant, two equal samples, parallel sources, a node without neighbours."""
     states = [
         State("zero", 0.0, {s.id: s.moved(-s.tensor) for s in sources}),
         State("constant", 1.0, {s.id: s.moved((s.largest or 1.0) - s.tensor) for s in sources}),
     ]
-    if all(s.tensor.dim() > 1 and len(s.tensor) > 1 for s in sources):
+    if all(s.tensor.dim() > 1 and len(s.tensor) > 1 for s in sources) and not all(s.fixed for s in sources):
         states.append(State("duplicate", 1.0, {s.id: _with_equal_samples(s) for s in sources}))
-    first, *others = sources
+    if any(s.related for s in sources):
+        states.append(State("empty", 1.0, {s.id: _without_neighbours(s) if s.related else s.tensor for s in sources}))
+    first, *others = [s for s in sources if not s.fixed] or sources
+    as_found = {s.id: s.tensor for s in sources}
     if others and all(s.tensor.shape == first.tensor.shape for s in others):
-        states += [
-            State("aligned", k, {first.id: first.tensor, **{s.id: k * first.tensor for s in others}}) for k in (1.0, -1.0)
-        ]
+        states += [State("aligned", k, {**as_found, **{s.id: k * first.tensor for s in others}}) for k in (1.0, -1.0)]
     return states
+
+
+def _without_neighbours(source: Source) -> Tensor:
+    """The first row and column emptied; where every row relates to itself, that stays: loops are there by construction."""
+    alone = source.tensor.clone()
+    itself = alone[..., 0, 0].clone()
+    loops = bool((alone.diagonal(dim1=-2, dim2=-1) != 0).all())
+    alone[..., 0, :] = 0.0
+    alone[..., :, 0] = 0.0
+    if loops:
+        alone[..., 0, 0] = itself
+    return alone
 
 
 def _with_equal_samples(source: Source) -> Tensor:
     equal = source.tensor.clone()
-    equal[1] = equal[0]
+    if not source.fixed:
+        equal[1] = equal[0]
     return equal
 
 

@@ -17,24 +17,12 @@ from torch import Tensor
 
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.optimizer import Chosen
-from stabdiag.probe.precision import emulated
+from stabdiag.probe.precision import Emulation
 from stabdiag.probe.recorder import SEED, Recorder, Stage, backward
 from stabdiag.recording import torch_private
-from stabdiag.recording.eager import EagerMode
-from stabdiag.recording.operator import operator
 from stabdiag.trace import Run
 
 BACKOFF = 0.5  # torch.amp.GradScaler's factor after an overflow
-
-
-class Emulation(EagerMode):
-    """16-bit arithmetic as `precision.emulated` does it, recording nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return emulated(func, operator(func), args, kwargs or {})
 
 
 @dataclass(slots=True)

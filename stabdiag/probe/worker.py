@@ -67,9 +67,13 @@ def _probe(request: ScanRequest, target: Path, sender: Sender) -> None:
         part.write_bytes(dumps(trace))
         part.replace(target)
 
+    def stubborn() -> None:
+        _tell(sender, done=True)
+        os._exit(0)
+
     _limit_memory(request.memory_limit)
     without_compiler()
-    probe_file(request, progress, save)
+    probe_file(request, progress, save, stubborn)
 
 
 def _limit_memory(limit: int | None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from stabdiag.recording.torch_private import composed
+
 # Outputs after the first that are saved statistics or indices, not results (guard 6 of the catalogue: they may hold anything).
 _STATISTICS_AFTER_FIRST = (
     "native_layer_norm",
@@ -44,6 +46,8 @@ _NOT_AN_OP = (
 )
 # Running statistics that are written though the schema does not say so.
 _WRITES = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4), "miopen_batch_norm": (3, 4)}
+# One kernel on a device, though it stands as a choice between several in torch.
+_ONE_KERNEL = ("convolution", "_convolution", "convolution_backward", "convolution_overrideable", "embedding", "index_put")
 # Views by meaning that the schema does not mark as aliases.
 _COPIES = ("_to_copy", "clone", "copy_", "_unsafe_view", "lift_fresh", "lift_fresh_copy", "contiguous", "_reshape_copy")
 
@@ -61,6 +65,7 @@ class Operator:
         results: how many leading outputs are results; None for all.
         made: False for operators whose output is uninitialised memory.
         traced: False for operators that answer a question instead of computing.
+        composite: runs as several kernels of a device, each of which rounds its result.
         arguments: schema names of the positional arguments, then of the keyword arguments.
     """
 
@@ -72,6 +77,7 @@ class Operator:
     results: int | None
     made: bool
     traced: bool
+    composite: bool
     arguments: tuple[str, ...]
 
 
@@ -92,5 +98,6 @@ def operator(func: Any) -> Operator:
         results=1 if name in _STATISTICS_AFTER_FIRST else None,
         made=name not in _NO_RESULT,
         traced=name not in _NOT_AN_OP and bool(schema.returns or mutates),
+        composite=name not in _ONE_KERNEL and composed(func),
         arguments=tuple(a.name for a in schema.arguments),
     )

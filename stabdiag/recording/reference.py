@@ -45,6 +45,12 @@ class Outputs:
         sizes = (_spread(t) * p.numel() for t, p in zip(tensors, self.parts, strict=True)) if against else ()
         self.spread = sum(sizes) ** 0.5
 
+    @property
+    def relative_spread(self) -> float | None:
+        """The spread relative to the outputs themselves, None where they are all zero."""
+        norm = sum(float(p.dot(p)) for p in self.parts) ** 0.5
+        return self.spread / norm if norm > 0 else None
+
 
 class Reference:
     """Samples of every measured result of the reference run; its outputs; its parameter gradients as `part` of each."""

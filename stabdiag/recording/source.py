@@ -6,6 +6,9 @@ import linecache
 import site
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import CodeType
@@ -56,6 +59,7 @@ def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None,
     return list(code.co_positions())
 
 
+_stand: Location | None = None
 _Site = tuple[CodeType, int, CodeType | None, int]
 
 
@@ -78,11 +82,11 @@ def _location(at: _Site) -> Location:
     )
 
 
-def here() -> Location | None:
+def here(*, past_ours: bool = False) -> Location | None:
     """Where the running op was called: the innermost frame in the user's own files, else in a library, else None.
 
     Frames of torch, of the standard library and of this tool are passed over; the walk ends at the probe itself, so what
-    started the scan is never blamed.
+    started the scan is never blamed. With `past_ours` it goes on behind it: a script runs below what watches it.
     """
     frame = sys._getframe(1)
     library: CodeType | None = None
@@ -94,14 +98,27 @@ def here() -> Location | None:
         if owner == "user":
             return _location((code, frame.f_lasti, library, instruction))
         if owner == "ours":
-            if not passed_ours:
+            if not passed_ours and not past_ours:
                 break
         else:
             passed_ours = False
             if owner == "library" and library is None:
                 library, instruction = code, frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
-    return _location((library, instruction, library, instruction)) if library is not None else None
+    if _stand is not None and library is not None:
+        return replace(_stand, library=_location((library, instruction, library, instruction)).library)
+    return _location((library, instruction, library, instruction)) if library is not None else _stand
+
+
+@contextmanager
+def standing_at(location: Location | None) -> Iterator[None]:
+    """Let ops that no line of the user's runs belong to this one: a captured line that is played again."""
+    global _stand
+    before, _stand = _stand, location
+    try:
+        yield
+    finally:
+        _stand = before
 
 
 def of_exception(error: BaseException) -> Location | None:

@@ -6,7 +6,7 @@ the import an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib import import_module
@@ -48,6 +48,13 @@ _onednn, _set_onednn = (
 )
 _kernels = _find("_VF", "the gates of recurrent layers are not seen on a GPU")
 _warn_of_loops = _find("_C._functorch._set_vmap_fallback_warning_enabled")
+_innermost_mode = _find("utils._python_dispatch._get_current_dispatch_mode", "the lines that made data are not known")
+_function_modes, _push_function_mode, _pop_function_mode = (
+    _find(f"_C.{name}", "a script that is watched cannot enter modes of its own")
+    for name in ("_len_torch_function_stack", "_push_on_torch_function_stack", "_pop_torch_function_stack")
+)
+_has_kernel = _find("_C._dispatch_has_kernel_for_dispatch_key", "what a device runs as several kernels rounds only once")
+_composed = _find("_C.DispatchKey.CompositeExplicitAutograd")
 _scale, _norms = _find("_foreach_mul_"), _find("_foreach_norm")
 
 
@@ -66,6 +73,19 @@ def number_of(node: Any) -> int:
     """The number of an autograd node, counted up as nodes are made; no node's where it has none."""
     number = getattr(node, "_sequence_nr", None)
     return int(number()) if number is not None else -2
+
+
+def composed(func: Any) -> bool:
+    """Whether an overload is implemented by other operators on every device instead of by a kernel for each."""
+    if _has_kernel is None or _composed is None:
+        return False
+    name = func.name()
+    return bool(_has_kernel(name, _composed.name)) and not any(_has_kernel(name, device) for device in ("CPU", "CUDA"))
+
+
+def run_parts(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Run a composed overload such that a dispatch mode that is entered sees the operators that it is composed of."""
+    return func._op_dk(_composed, *args, **kwargs)
 
 
 @contextmanager
@@ -127,6 +147,25 @@ def as_on_a_gpu() -> Iterator[None]:
 
     with replaced(common, amp_definitely_not_available=lambda: False):
         yield
+
+
+def is_innermost(mode: TorchDispatchMode) -> bool:
+    """Whether no other dispatch mode was entered since this one, so that it can be left."""
+    return _innermost_mode is not None and _innermost_mode() is mode
+
+
+def leave(mode: Any) -> None:
+    """Take a function mode off torch's stack wherever in it it is: others may have been entered since."""
+    if _pop_function_mode is None or _push_function_mode is None or _function_modes is None:
+        return
+    above = []
+    while _function_modes() > 0:
+        top = _pop_function_mode()
+        if top is mode:
+            break
+        above.append(top)
+    for other in reversed(above):
+        _push_function_mode(other)
 
 
 def loops_unannounced() -> None:

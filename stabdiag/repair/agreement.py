@@ -12,9 +12,10 @@ from math import isfinite, sqrt
 from stabdiag.judging.report import Samples
 from stabdiag.repair.outcome import Reason, Refused
 
-AGREEMENT = 1e-4
+AGREEMENT = 1e-3
 """Largest relative difference of a function that is kept. The reference run has 53 bits, so that a stable form and what it
-replaces differ by rounding only; the rest is room for epsilons that the stable form does without."""
+replaces differ by rounding only; the rest is room for epsilons, which lie a thousand times below what they are added to
+(`stabdiag.repair.margins`)."""
 ROUNDING = 1e-10
 """A gradient this much smaller than that of all parameters together is 0 but for rounding (a bias in front of a softmax)."""
 
@@ -34,7 +35,8 @@ def agreement(before: Samples, after: Samples, *, moved: bool = False) -> Agreem
         before, after: of the original and the edited model.
         moved: the edit changes what the model returns together with the loss that takes it, so that outputs need not agree.
     """
-    loss, gradients = _loss(before, after), _gradients(before, after)
+    loss = _loss(before, after)
+    gradients = _gradients(before, after) if loss is not None else None  # of a loss that is none they mean nothing
     outputs = _outputs(before, after)
     if isinstance(outputs, Refused) or (outputs or 0.0) > AGREEMENT:
         if moved and loss is not None and not isinstance(gradients, Refused) and gradients is not None:

@@ -66,8 +66,16 @@ def _held(before: SubjectReport, after: SubjectReport) -> Refused | None:
     for row in before.precisions:
         if _WORSE[now.get(row.name, "not-run")] > _WORSE[row.verdict]:
             return Refused(Reason.WORSE_VERDICT, row.name)
-    broken = next((state for state in after.replayed if state), "")
-    return Refused(Reason.BREAKS_AGAIN, broken) if broken else None
+    return _breaks_again(after)
+
+
+def _breaks_again(after: SubjectReport) -> Refused | None:
+    """A state in which the model breaks, unless it does so on the line of another finding, which is repaired by itself."""
+    elsewhere = {(f.location.path, f.location.line) for f in after.findings if is_loud(f) and f.location is not None}
+    for state in after.replayed:
+        if state.broken and (state.path, state.line) not in elsewhere:
+            return Refused(Reason.BREAKS_AGAIN, state.broken)
+    return None
 
 
 def _function(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Proof:
@@ -83,19 +91,18 @@ def _function(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> 
         same = agreement(before.samples, after.samples, moved=attempt.moves_output)
         if isinstance(same, Refused):
             return same
-        if same is not None:
+        if same is not None and not needs_descent(attempt, before):
             return Proven(same.difference, same.logits, outside=outside, weakened=weakened)
     falls = _descent(before.descent, after.descent)
     return falls if isinstance(falls, Refused) else Proven(descent=falls, outside=outside, weakened=weakened)
 
 
 def needs_descent(attempt: Attempt, before: SubjectReport) -> bool:
-    """Whether the proof of an attempt compares losses over steps: by design, or for want of anything finite to compare."""
+    """Whether the proof of an attempt compares losses over steps: by design, or because the original has no finite loss."""
     if all(remedy.of_training for remedy in attempt.remedies):
         return False
-    finite = any(isfinite(x) for values in before.samples.outputs for x in values)
     loss = before.samples.loss
-    return not attempt.keeps_function or not (finite or (loss is not None and isfinite(loss)))
+    return not attempt.keeps_function or loss is None or not isfinite(loss)
 
 
 def _descent(before: list[float], after: list[float]) -> tuple[float, float] | Refused:

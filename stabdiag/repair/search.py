@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
@@ -84,6 +85,7 @@ def prove(
                 continue
             assert proven.report is not None
             outcome.accepted.append(proven)
+            search.repaired.append(finding)
             outcome.state, outcome.after = proven.state, proven.report
     outcome.attempts.sort(key=lambda a: a not in outcome.accepted)
     outcome.left = [f for f in outcome.after.findings if is_loud(f) and wanted(f)]
@@ -111,11 +113,12 @@ def _key(finding: Finding) -> tuple[str, str, str]:
 
 @dataclass
 class _Search:
-    """Makes attempts and has them judged."""
+    """Makes attempts and has them judged. `repaired`: findings whose fixes were accepted; later ones must not undo them."""
 
     request: ScanRequest
     scan: Scan
     jobs: int
+    repaired: list[Finding] = field(default_factory=list)
 
     def tries(self, finding: Finding, outcome: Outcome, training: bool) -> list[Attempt]:
         """What was tried for one finding, up to the first that is proven."""
@@ -186,7 +189,7 @@ class _Search:
         if needs_descent(attempt, current):
             full = replace(full, descent=DESCENT)
             self._measure_descent(attempt, current)
-        report = self.scan(replace(full, states=_states(attempt.finding)))
+        report = self.scan(replace(full, states=_states([*self.repaired, attempt.finding])))
         _settle(attempt, judge(attempt, current, report), current, report)
 
     def _measure_descent(self, attempt: Attempt, current: SubjectReport) -> None:
@@ -266,8 +269,8 @@ def _cheap(attempt: Attempt, full: ScanRequest, current: SubjectReport) -> ScanR
     return replace(full, precisions=[shown], batches=1, seeds=1)
 
 
-def _states(finding: Finding) -> list[list[dict[str, object]]]:
-    """The states in which the confirmation of a latent finding broke the original in float32."""
-    kinds = finding.evidence.get("breaks", {})
-    broken = kinds.get("float32", {}).values() if isinstance(kinds, dict) else ()
-    return [where["state"] for where in broken if where.get("state")]
+def _states(findings: Iterable[Finding]) -> list[list[dict[str, Any]]]:
+    """The states in which latent findings broke the original, as far as their values have places in an edited model."""
+    placed = ("input", "parameter", "buffer", "result")
+    states = (state for finding in findings for state in finding.states)
+    return [state for state in states if all(source["kind"] in placed for source in state)]

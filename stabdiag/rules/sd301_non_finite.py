@@ -36,8 +36,9 @@ def example_inputs():
 
 def loss(output):
     labelled = torch.arange(6) > 5
-    errors = (output[:, 0] - 1).square() * labelled
-    return errors.sum() / labelled.to(errors.dtype).sum()  # expect: SD301
+    errors = (output[:, 0] - 1).square()
+    of_labelled = (errors * labelled).sum() / labelled.to(errors.dtype).sum()  # expect: SD301
+    return of_labelled + 0.1 * output.square().mean()
 ```
 
 ## Good
@@ -66,8 +67,9 @@ def example_inputs():
 
 def loss(output):
     labelled = torch.arange(6) > 5
-    errors = (output[:, 0] - 1).square() * labelled
-    return errors.sum() / labelled.to(errors.dtype).sum().clamp_min(1)
+    errors = (output[:, 0] - 1).square()
+    of_labelled = (errors * labelled).sum() / labelled.to(errors.dtype).sum().clamp_min(1)
+    return of_labelled + 0.1 * output.square().mean()
 ```
 
 ## What it does not detect

@@ -139,10 +139,8 @@ def _fixes(found: Judgement) -> list[Fix]:
     if found.learned:
         return [Fix("log-parameter", "learn the logarithm of the parameter and take its exponential")]
     if found.expression.form == QUOTIENT:
-        return [
-            Fix("guarded-division", "keep the denominator from 0"),
-            Fix("positive", "make it positive"),
-        ]
+        guarded = Fix("guarded-division", "keep the denominator from 0")
+        return [guarded] if found.touches else [guarded, Fix("positive", "make it positive")]
     if found.expression.form in (POWER, ROOT):
         return [Fix("guarded-root", "keep the base from 0")]
     cause = found.cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 from typing import Any
 
 from stabdiag.errors import ScanError
@@ -10,7 +11,7 @@ from stabdiag.evidence.graph.structure import modules_of, weights_of_model
 from stabdiag.finding import Finding
 from stabdiag.judging.layers import layers_of, op_rows
 from stabdiag.judging.operands import operands_of
-from stabdiag.judging.report import Samples, SubjectReport
+from stabdiag.judging.report import Replayed, Samples, SubjectReport
 from stabdiag.judging.triage import triage
 from stabdiag.judging.verdict import verdicts
 from stabdiag.probe.process import probe_in_worker
@@ -98,7 +99,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         operands=operands_of(trace),
         batch_size=_batch_size(base),
         descent=trace.experiments.get("loss_curve", []),
-        replayed=trace.experiments.get("replayed", []),
+        replayed=[Replayed(**row) for row in trace.experiments.get("replayed", [])],
     )
     if not (request.edited or request.after_build):  # a fix on trial: nobody reads its advice
         advise(report, request)
@@ -108,7 +109,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
 def _samples(reference: Run | None) -> Samples:
     if reference is None:
         return Samples()
-    norms = {p.name: p.gradient.norm for p in reference.parameters if p.gradient is not None}
+    gradients = {p.name: p.gradient for p in reference.parameters if p.gradient is not None}
+    norms = {name: nan if gradient.nonfinite else gradient.norm for name, gradient in gradients.items()}
     return Samples(reference.output_samples, reference.loss, reference.gradient_samples, norms)
 
 

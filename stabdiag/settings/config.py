@@ -21,7 +21,7 @@ FILES = ("stabdiag.toml", ".stabdiag.toml", "pyproject.toml")
 
 
 RUN_KEYS = {f.name for f in fields(RunOptions)}
-SUBJECT_KEYS = {f.name for f in fields(ScanRequest)} - {"target"}
+SUBJECT_KEYS = {f.name for f in fields(ScanRequest)} - {"target", "script", "at", "keep_going"}
 MERGED = ("severity", "thresholds")  # tables: a later source adds to an earlier one instead of replacing it
 
 

@@ -50,6 +50,8 @@ class ScanRequest:
         states: values of inputs, parameters and results to run the model with (what broke the original of a fix on trial).
         descent: optimizer steps in float32 whose losses are noted (a fix on trial that changes the function).
         verbose: keep the scanned code's own output and full tracebacks.
+        script: run the target as a script with these arguments, and probe a step that it takes; None to import the target.
+        at: which step, from 1; keep_going: let the script run on when that step was probed.
     """
 
     target: str
@@ -87,12 +89,17 @@ class ScanRequest:
     descent: int = 0
     states: list[list[dict[str, Any]]] = field(default_factory=list)
     verbose: bool = False
+    script: list[str] | None = None
+    at: int = 1
+    keep_going: bool = False
 
     def with_declared(self, training: Mapping[str, Any]) -> ScanRequest:
         """The request with what the file declares (`SubjectFacts.training`), else the defaults, where it asks for nothing."""
         precisions = self.precisions or list(training.get("precisions", DEFAULT_PRECISIONS))
         loss_scale = training.get("loss_scale") if self.loss_scale is None else self.loss_scale
-        return replace(self, precisions=precisions, loss_scale=loss_scale)
+        clip = training.get("clip") if self.clip is None else self.clip
+        clip_value = training.get("clip_value") if self.clip_value is None else self.clip_value
+        return replace(self, precisions=precisions, loss_scale=loss_scale, clip=clip, clip_value=clip_value)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
 from stabdiag.recording.source import callers, here
+from stabdiag.recording.torch_private import is_innermost
 from stabdiag.trace import Location, Parameter
 
 _COPIES = ("clone", "_to_copy")
@@ -37,6 +38,15 @@ class Construction:
     written: dict[int, list[Location]] = field(default_factory=dict)
     copied: dict[int, Location] = field(default_factory=dict)
     loaded: set[int] = field(default_factory=set)
+    _writes: _Writes | None = None
+
+    def close(self) -> None:
+        """Note no further writes: what an optimizer does to weights is not their construction."""
+        mode, self._writes = self._writes, None
+        if mode is not None:
+            mode.on = False
+            if is_innermost(mode):
+                mode.__exit__(None, None, None)  # type: ignore[no-untyped-call, unused-ignore]
 
     def of_modules(self, model: nn.Module) -> dict[str, Location | None]:
         """Module path -> where it was constructed, None where no line is known."""
@@ -67,9 +77,12 @@ class _Writes(EagerMode):
     def __init__(self, construction: Construction) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._construction = construction
+        self.on = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if not self.on:
+            return result
         info = operator(func)
         targets = [args[i] for i in info.mutates if i < len(args)] if info.mutates else [result]
         for target in targets:
@@ -118,9 +131,11 @@ def recording() -> Iterator[Construction]:
     load = nn.Module.load_state_dict
     nn.Module.__init__, nn.Module.load_state_dict = noting, loading  # type: ignore[method-assign]
     try:
-        with _Writes(construction):
-            yield construction
+        construction._writes = _Writes(construction)
+        construction._writes.__enter__()  # type: ignore[no-untyped-call, unused-ignore]
+        yield construction
     finally:
+        construction.close()
         nn.Module.__init__, nn.Module.load_state_dict = original, load  # type: ignore[method-assign]
 
 

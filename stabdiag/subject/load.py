@@ -66,7 +66,7 @@ def load(
         raise SubjectError(f"{shown} recurses without end; repair that first.", "load") from error
     rebuild = _rebuild(choice, module, given, goal.source) if choice.target is not None and weights is None else None
     facts = SubjectFacts(
-        path=_relative(taken.path) if taken.path is not None else taken.module,
+        path=shown_path(taken.path) if taken.path is not None else taken.module,
         name=choice.name if choice.target is None or inspect.isclass(choice.target) else type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         stored=stored(model),
@@ -208,7 +208,7 @@ def _arguments_note(choice: Choice, module: ModuleType, given: dict[str, Any]) -
     return f"; {note}" if note else ""
 
 
-def _relative(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The path below the working directory, POSIX; as it was given where it lies elsewhere."""
     try:
         return path.resolve().relative_to(Path.cwd()).as_posix()

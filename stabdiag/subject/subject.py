@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stabdiag.trace import SubjectFacts
+from stabdiag.trace import Location, SubjectFacts
 
 
 class SubjectError(Exception):
@@ -58,7 +58,9 @@ class Subject:
         loss: `loss(output, inputs)` gives the scalar that is differentiated, computed in the dtype of the output.
         play: `play(model, inputs, returned)` is the author's step up to what `loss` takes: a call of the model, or a whole
             `training_step`. What runs behind the last call of `returned` belongs to the loss.
-        make_optimizer: `make_optimizer(model)`, None when the author declared none; optimizer_from: what that is, in words.
+        make_optimizer: `make_optimizer(model)`, one optimizer or several in lists, tuples and dicts; None when
+            the author declared none; optimizer_from: what that is, in words;
+            optimizer_at: the line that constructed it, where it is not constructed by the call.
         keeps_mode: modules stay in the train or eval mode they are in, because that is the author's.
         rebuild: `rebuild(k)` builds the model again with the seeds it sets itself offset by k; None when that is impossible.
         facts: the plain record of all this for the report.
@@ -69,11 +71,12 @@ class Subject:
     loss: Callable[[Any, Inputs], torch.Tensor]
     facts: SubjectFacts
     batches: int = 1
-    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None
+    make_optimizer: Callable[[nn.Module], Any] | None = None
     rebuild: Callable[[int], nn.Module] | None = None
     play: Play = call
     optimizer_from: str = "make_optimizer of the file"
     keeps_mode: bool = False
+    optimizer_at: Location | None = None
 
     def objective(self, model: nn.Module, inputs: Inputs) -> torch.Tensor:
         """The loss of a model on inputs."""

@@ -171,9 +171,10 @@ class Run:
         output_samples: up to 2,048 values of each output at fixed positions (float64, float32), to compare edited models;
             gradient_samples: up to 64 values of the gradient of each parameter, by its name, likewise.
         output_error: L2 distance to the outputs of the reference run, relative to their spread between samples.
+        output_spread: that spread, relative to the outputs themselves; of the reference run.
         gradient_error: L2 distance to all parameter gradients of the reference run, relative to their norm.
         gradient_projection: share of the reference gradient in this one, which a step along it descends by to first order.
-            All three are None when not compared.
+            All of them are None when not compared.
         error: why the run broke, one sentence; None when it did not.
         error_phase, error_at: in which phase ("forward", "loss", "backward") and at which of the author's lines.
         raised: set as well where it broke because of its numbers.
@@ -198,6 +199,7 @@ class Run:
     output_samples: list[list[float]] = field(default_factory=list)
     gradient_samples: dict[str, list[float]] = field(default_factory=dict)
     output_error: float | None = None
+    output_spread: float | None = None
     gradient_error: float | None = None
     gradient_projection: float | None = None
     error: str | None = None

@@ -24,7 +24,7 @@ def test_a_small_error_needs_no_experiment() -> None:
 
 def test_a_gradient_that_is_gone_descends_nowhere() -> None:
     assert judged(1.0, 0.0) is Outcome.LOST
-    assert judged(0.9, 0.1) is Outcome.LOST
+    assert judged(0.8, 0.2, {"lowered": {"bfloat16": 0.2}}) is Outcome.LOST
 
 
 @pytest.mark.parametrize(("lowered", "outcome"), [(0.4, Outcome.LOST), (0.6, Outcome.DESCENDS), (-1.0, Outcome.LOST)])

@@ -114,3 +114,21 @@ def test_errors_of_outputs_are_relative_to_what_tells_samples_apart() -> None:
     assert spread is not None and spread > 0.5
     assert alike is not None and alike < 2**-8
     assert one is not None and one < 2**-8
+
+
+def test_what_a_device_runs_as_several_kernels_rounds_in_each() -> None:
+    class Cloud(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cdist(x, x)
+
+    points = 180 + torch.randn(40, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    errors = {p: compared(Cloud(), points, precision=p) for p in ("float32", "float16")}
+    for precision, run in errors.items():
+        distances = [run.values[v].stats for v in run.outputs]
+        overflowed = any(s is not None and s.nonfinite for s in distances)
+        assert run.error is None and overflowed == (precision == "float16")
+
+
+def test_a_convolution_is_one_kernel() -> None:
+    run = compared(nn.Conv2d(3, 8, 3), torch.randn(4, 3, 8, 8), precision="bfloat16")
+    assert run.error is None and run.output_error is not None and run.output_error < 2**-8

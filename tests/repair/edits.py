@@ -258,7 +258,7 @@ EDITS: list[tuple[str, str, str]] = [
         'class Rope(nn.Module):\n    def __init__(self, d):\n        self.register_buffer("f", 1.0 / d)\n\n'
         "    def forward(self, x):\n        t = torch.outer(x, self.f)\n        return «t.sin()»\n",
         "class Rope(nn.Module):\n    def __init__(self, d):\n        self.f = 1.0 / d\n\n"
-        "    def forward(self, x):\n        t = torch.outer(x, self.f.to(x.device))\n        return t.sin()\n",
+        "    def forward(self, x):\n        t = torch.outer(x, self.f.to(x.device))\n        return t.sin().to(x.dtype)\n",
     ),
     ("replace-activation-function", "h = «torch.sigmoid(h)»", "h = F.gelu(F.layer_norm(h, h.shape[-1:]))"),
     (

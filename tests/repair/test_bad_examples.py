@@ -16,7 +16,7 @@ from tests.rule_examples import example
 SOURCE_EDITS = {
     "SD103": "straight-through",
     "SD202": "standardise-data",
-    "SD301": "guarded-division",
+    "SD301": "non-empty-reduction",
     "SD303": "float32-island",
     "SD304": "float32-island",
     "SD305": "integer-positions",
@@ -29,7 +29,7 @@ SOURCE_EDITS = {
     "SD603": "softmax",
     "SD604": "softplus",
     "SD605": "clamp-exponent",
-    "SD606": "epsilon-inside",
+    "SD606": "vector-norm",
     "SD607": "sanitise-input",
     "SD608": "guarded-division",
     "SD609": "two-pass-variance",

@@ -9,13 +9,13 @@ import pytest
 
 from stabdiag.errors import ScanError
 from stabdiag.finding import Finding, Fix, Severity
-from stabdiag.judging.report import PrecisionVerdict, Samples, SubjectReport
+from stabdiag.judging.report import PrecisionVerdict, Replayed, Samples, SubjectReport
 from stabdiag.repair.attempt import Attempt, State
 from stabdiag.repair.outcome import Proven, Reason, Refused
 from stabdiag.repair.proof import judge, needs_descent
 from stabdiag.repair.remedy import Edit, Remedy, Settings
 from stabdiag.repair.wording import words
-from stabdiag.trace import SubjectFacts
+from stabdiag.trace import Location, SubjectFacts
 
 SAME = Samples([[1.0, 2.0]], 3.0, {"w": [0.1, 0.2], "b": [0.3]}, {"w": 0.2236, "b": 0.3})
 
@@ -138,9 +138,16 @@ def test_outputs_and_gradients_that_are_all_zero_prove_nothing() -> None:
 
 
 def test_what_was_not_finite_is_not_compared() -> None:
-    before = Samples([[nan, 2.0]], nan, {"w": [nan, 0.2], "b": [0.3]}, {"w": nan, "b": 0.3})
+    before = Samples([[nan, 2.0]], 3.0, {"w": [nan, 0.2], "b": [0.3]}, {"w": nan, "b": 0.3})
     after = replace(SAME, outputs=[[7.0, 2.0]], gradients={"w": [9.0, 0.2], "b": [0.3]})
     assert isinstance(judge(attempt(), report(finding(), samples=before), report(samples=after)), Proven)
+
+
+def test_gradients_of_a_loss_that_is_not_finite_mean_nothing() -> None:
+    before = report(finding(), samples=replace(SAME, loss=nan), descent=[nan])
+    other = replace(SAME, gradients={"w": [0.5, 0.2], "b": [0.3]}, norms={"w": 0.54, "b": 0.3})
+    assert isinstance(judge(attempt(), before, report(samples=other, descent=[3.0, 2.0])), Proven)
+    assert refused(report(samples=other, descent=[3.0, 3.0]), before).reason is Reason.DESCENDS_LESS
 
 
 def test_where_nothing_was_finite_the_repaired_model_has_to_descend() -> None:
@@ -165,9 +172,18 @@ def test_outputs_may_move_into_the_loss() -> None:
 
 
 def test_the_state_that_broke_the_original_breaks_nothing() -> None:
-    proof = refused(report(replayed=["", "the gradient of w is not finite"]))
+    broken = Replayed("the gradient of w is not finite", "model.py", 7)
+    proof = refused(report(replayed=[Replayed(""), broken]))
     assert (proof.reason, proof.what) == (Reason.BREAKS_AGAIN, "the gradient of w is not finite")
-    assert isinstance(judge(attempt(), report(finding()), report(replayed=["", ""])), Proven)
+    assert isinstance(judge(attempt(), report(finding()), report(replayed=[Replayed("")])), Proven)
+
+
+def test_what_breaks_in_that_state_on_the_line_of_another_finding_is_repaired_by_itself() -> None:
+    other = replace(finding("SD605"), location=Location("model.py", 7))
+    after = report(other, replayed=[Replayed("the loss is not finite", "model.py", 7)])
+    assert isinstance(judge(attempt(), report(finding(), other), after), Proven)
+    quiet = report(replace(other, severity=Severity.INFO), replayed=after.replayed)
+    assert refused(quiet, report(finding(), other)).reason is Reason.BREAKS_AGAIN
 
 
 @pytest.mark.parametrize(

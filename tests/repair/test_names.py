@@ -15,10 +15,13 @@ ADVICE = {
     "bfloat16",  # another precision is a verdict, not an edit
     "construct-separately",  # how the copies are told apart is the author's design
     "dependent-loss",  # what the loss was to depend on, the author knows
+    "float32-state",  # how a state is kept beside the weights, the author decides
+    "python-number",  # what else reads the tensor, the author knows
     "keep-the-graph",  # which of several cuts was meant, the author knows
     "smooth-activation",  # which smooth function the second derivative should see, the author decides
     "float32-master-weights",  # autocast belongs to the training loop
     "layerwise-rates",  # how the optimizer groups parameters is not in the model file
+    "log-parameter",  # which name the logarithm gets, and what else reads the parameter, the author knows
     "lower-threshold",  # which values are noise, the author knows
     "mean-loss",  # whether a sum or a mean was meant, the author knows
     "no-factor",  # what the factor was to do, the author knows

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stabdiag.repair.remedy import Settings, Statements, all_remedies
+from stabdiag.finding import Finding
+from stabdiag.repair.outcome import Reason, Refused
+from stabdiag.repair.remedy import Remedy, Settings, Statements, all_remedies, remedies_for
 from stabdiag.repair.search import prove
 from stabdiag.scanning.pipeline import scan_here
 from stabdiag.settings.request import ScanRequest
@@ -188,7 +190,6 @@ def example_inputs():
 
 CASES = [
     ("wider-normalisation", "SD704", FEW_ELEMENTS.format(norm="nn.GroupNorm(16, 16)", width=16, taken="")),
-    ("wider-normalisation", "SD704", FEW_ELEMENTS.format(norm="nn.LayerNorm(1)", width=1, taken="[:, :1]")),
     ("residual", "SD205", COLLAPSE),
     ("loss-scaling", "SD104", UNDERFLOW),
     ("kaiming-init", "SD302", OVERFLOW),
@@ -231,12 +232,19 @@ CASES = [
 ]
 
 
+SLOWER = ("spectral-norm", "unit-factor")
+"""They remove the finding, and the few random samples are learned by heart more slowly: not proven, and it says so."""
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("name", "code", "text"), CASES, ids=[f"{name}-{code}" for name, code, _ in CASES])
 def test_the_finding_occurs_and_the_remedy_is_proven(
     name: str, code: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stabdiag.repair.attempt.remedies_for", lambda finding: [all_remedies()[name]])
+    def only(finding: Finding) -> list[Remedy]:
+        return [all_remedies()[name]] if finding.code == code else list(remedies_for(finding))
+
+    monkeypatch.setattr("stabdiag.repair.attempt.remedies_for", only)
     path = tmp_path / "model.py"
     path.write_text(text)
     precisions = ["float32", *{"SD504": ["bfloat16"], "SD104": ["float16"], "SD302": ["float16"]}.get(code, [])]
@@ -245,6 +253,9 @@ def test_the_finding_occurs_and_the_remedy_is_proven(
         ScanRequest(str(path), precisions=precisions, ignore=ignore), scan_here, lambda finding: finding.code == code
     )
     assert code in {finding.code for finding in outcome.before.findings}
+    if name in SLOWER:
+        assert [a.proof.reason for a in outcome.attempts if isinstance(a.proof, Refused)] == [Reason.DESCENDS_LESS]
+        return
     assert outcome.accepted, [(a.fix.snippet, a.fix.note) for a in outcome.attempts]
     assert code not in {f.code for f in outcome.after.findings if f.severity != "info"}
     for text in outcome.state.texts.values():

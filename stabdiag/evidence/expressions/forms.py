@@ -60,6 +60,7 @@ class Expression:
         selected: index of the where or masked_fill that all uses of the result lead to, None without one.
         complement: the operand is 1 minus what `cause` makes.
         differentiated: autograd went through it.
+        calls: how often the line computes it: in other calls, layers, time steps.
     """
 
     form: str
@@ -75,6 +76,7 @@ class Expression:
     selected: int | None = None
     complement: bool = False
     differentiated: bool = True
+    calls: int = 1
 
     @property
     def key(self) -> str:
@@ -98,7 +100,7 @@ def _one_per_place(run: Run, found: list[Expression]) -> list[Expression]:
     for calls in places.values():
         dangers = {call.danger for call in calls}
         first = [call for call in calls if not dangers & (set(call.upstream.ops) - {call.danger})] or calls
-        best.append(max(first, key=lambda call: _reach(run, call)))
+        best.append(replace(max(first, key=lambda call: _reach(run, call)), calls=len(calls)))
     return best
 
 

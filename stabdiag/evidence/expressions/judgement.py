@@ -10,10 +10,12 @@ from typing import Any
 from stabdiag.evidence.expressions.forms import (
     EXP,
     GENERAL,
+    LOG_OF_SOFTMAX,
     QUOTIENT,
     RATIO,
     REPLACEABLE,
     ROOT,
+    SOFTMAX_BY_HAND,
     Expression,
     expressions,
 )
@@ -87,6 +89,12 @@ class Judgement:
         return not self.expression.upstream.sources
 
     @property
+    def touches(self) -> bool:
+        """Whether the operand was never below 0, neither observed nor where it breaks: an energy, a norm."""
+        lows = [self.result.get("observed", {}).get("low"), *(b["low"] for b in self.breaks.get("float32", {}).values())]
+        return all(low is not None and low >= 0 for low in lows)
+
+    @property
     def determinant(self) -> bool:
         """Whether the operand is a determinant or its magnitude."""
         maker = dependence(self.run).maker(self.expression.signed)
@@ -113,6 +121,8 @@ class Judgement:
         if cause is not None and cause.location is not None and cause.location != self.location:
             told.insert(0, f"cause: `{cause.name.strip('_')}` at {cause.location.path}:{cause.location.line}")
         told.append(f"evidence: {self._evidence()}")
+        if self.expression.calls > 1:
+            told.append(f"evidence: the line computes this {self.expression.calls} times, here where its values are largest")
         if (driven := self.result.get("driven")) is not None:
             size = (
                 f"a spread of {driven['gap']:.3g}"
@@ -128,10 +138,12 @@ class Judgement:
             label=label,
             notes=told,
             blocks=self._stops(),
+            states=[where["state"] for where in self.breaks.get("float32", {}).values() if where.get("state")],
             evidence={
                 "op_index": self.op.index,
                 "form": self.expression.form,
                 "observed": self.result.get("observed", {}),
+                "calls": self.expression.calls,
                 "breaks": {
                     format: {kind: {k: v for k, v in where.items() if k != "state"} for kind, where in kinds.items()}
                     for format, kinds in self.breaks.items()
@@ -169,6 +181,7 @@ def _way(where: dict[str, Any]) -> str:
         "constant": "when what feeds it is constant",
         "duplicate": "when two samples are equal",
         "aligned": "when what feeds it is parallel",
+        "empty": "when a row of the matrix that relates rows to each other is empty",
     }
     return shapes.get(how, f"when what feeds it moves by {where['moved']:.2g} of its standard deviations over the samples")
 
@@ -194,12 +207,15 @@ def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) 
     results = trace.experiments.get("confirmation", {}).get("expressions", {})
     worst: dict[object, Judgement] = {}
     roots_of_quotients = {i for e in expressions(run) if e.form == QUOTIENT and _breaks(results, e) for i in e.upstream.ops}
+    unshifted = {e.cause for e in expressions(run) if e.form == SOFTMAX_BY_HAND and _breaks(results, e)}
     for expression in expressions(run):
         result = results.get(expression.key)
         if result is None or (forms and expression.form not in forms):
             continue
         if (expression.selected is not None and _hidden(result)) is not trapped:
             continue
+        if expression.form == LOG_OF_SOFTMAX and expression.cause in unshifted:
+            continue  # log(e / Σe): one finding, at the exp
         if expression.form == ROOT and expression.op in roots_of_quotients:
             continue  # x / sqrt(Σx²): told once, at the division
         severity = _severity(run, expression, result, within)

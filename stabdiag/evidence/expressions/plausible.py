@@ -24,7 +24,7 @@ FEW_STEPS, MANY_STEPS = 0.01, 1.5
 """What 10 and 1,500 steps of Adam at its default rate move a weight by."""
 
 DEGENERATE = ("zero", "constant")
-SPECIAL = (*DEGENERATE, "duplicate", "aligned")
+SPECIAL = (*DEGENERATE, "duplicate", "aligned", "empty")
 
 
 def plausibility(broken: dict[str, Any]) -> float:

@@ -4,8 +4,7 @@ A gradient with a relative error e descends to first order by at least 1 - e of 
 smaller than the noise between batches changes no training. So a precision is
 
 - lost, when a step along its gradient lowers the reference loss by less than half of what the reference gradient lowers it by,
-  both taken from the same weights at the same rate (`stabdiag.probe.experiments.descent`), or when more than half of the
-  gradient's length is gone;
+  both taken from the same weights at the same rate (`stabdiag.probe.experiments.descent`), or when nothing is left of it;
 - noisy, when e exceeds the noise between samples of a batch (Bottou, Curtis, Nocedal 2018, Optimization Methods for Large-Scale
   Machine Learning, section 4: what stochastic descent tolerates), or the gradient itself where that noise is not known;
 - beside the point, when the reference gradient is no better: along it the loss falls by less than half of what its slope
@@ -24,6 +23,8 @@ from stabdiag.trace import Run, Trace
 
 DESCENDS = 0.5
 """Share of the reference's descent that a precision needs, and of its own slope that the reference needs to be relied on."""
+GONE = 0.01
+"""Length of a gradient, relative to the reference's, below which no step along it does anything, however rough the loss is."""
 DOUBT = 0.25
 """Gradient error from which noise is worth the measuring. Of 36 healthy architectures (`benchmarks/verdicts.py`) those without
 batch statistics over few elements stay below."""
@@ -83,7 +84,7 @@ def descent_of(trace: Trace, run: Run) -> Descent | None:
     if error is None or projection is None or not isfinite(error):
         return None
     length = sqrt(max(0.0, error * error + 2 * projection - 1))  # of the gradient, in lengths of the reference's
-    if length < DESCENDS:
+    if length < GONE:
         return Descent(Outcome.LOST, error, projection)
     if error < DOUBT:
         return Descent(Outcome.DESCENDS, error)

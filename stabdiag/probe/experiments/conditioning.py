@@ -76,19 +76,23 @@ def _told_by_rounding(trace: Trace, reference: Run) -> dict[str, Any] | None:
     """
     runs = [r for r in trace.runs if r.precision != "float64" and not r.step and not r.seed]
     told = [r for r in runs if precision(r.precision).cast in HALF]
-    if not told or not all(_small(run) for run in runs):
+    if not told or not all(_small(run, reference) for run in runs):
         return None
     run = told[-1]
     found = _summary(run, reference, format_of(run.precision).unit_roundoff / ROUNDED)
     return None if found["flips"] else found
 
 
-def _small(run: Run) -> bool:
-    """Whether the error is none that a criterion would look into, whatever κ."""
+def _small(run: Run, reference: Run) -> bool:
+    """Whether the error is none that a criterion would look into, whatever κ. The less of the outputs tells samples apart, the
+    larger are both the error and κ: in 16 bits the error is judged beside the outputs themselves."""
+    if run.error is not None or run.output_error is None or harmful(run):
+        return False
     format = format_of(run.precision)
-    most = FLOAT32_HARM if format.name == "float32" else LIMIT * format.unit_roundoff
-    ends = (run.output_error, loss_error(run))
-    if run.error is not None or run.output_error is None or any(e is not None and e >= most for e in ends) or harmful(run):
+    wide = format.name == "float32"
+    most = FLOAT32_HARM if wide else LIMIT * format.unit_roundoff
+    beside = 1.0 if wide else reference.output_spread or 1.0
+    if run.output_error * beside >= most or (loss_error(run) or 0.0) >= most:
         return False
     inside = (v for op in run.phase("forward", "loss") if is_live(run, op.index) and (v := run.output_of(op)) is not None)
     return all((v.error or 0.0) < FIRST_DIGIT for v in inside if v.dtype.startswith(("float", "bfloat")))

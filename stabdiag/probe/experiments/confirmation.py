@@ -17,9 +17,9 @@ Writes `trace.experiments["confirmation"]`:
                                                    "hidden", "state"}}}}}}
 
 Of all states that break it, the most plausible one is kept. `group` is "data" or "parameters"; `how` one of "observed",
-"scale", "negate", "raise", "lower", "descent", "zero", "constant", "duplicate", "aligned"; `moved` how far the sources moved,
-in the group's unit; `largest` their largest magnitude then; `low`, `high`, `gap` the link's. `hidden`: the dangerous op's own
-result is not finite there, whatever the end of the expression shows.
+"scale", "negate", "raise", "lower", "descent", "zero", "constant", "duplicate", "aligned", "empty"; `moved` how far the sources
+moved, in the group's unit; `largest` their largest magnitude then; `low`, `high`, `gap` the link's. `hidden`: the dangerous
+op's own result is not finite there, whatever the end of the expression shows.
 
 `state` is what broke it, to be run again by a proof: one entry per source,
 
@@ -251,17 +251,22 @@ def _own_distance(base: Run, expression: Expression, excerpts: Excerpts) -> floa
 
 
 def _groups(expression: Expression, base: Run, excerpts: Excerpts) -> dict[str, list[Source]]:
-    """The sources that are varied together. Masks, counts and ids that came in as floating-point numbers are not varied, nor
-    are data that an exponential takes from what layers make: old values, times."""
-    data = [i for i in expression.upstream.sources if not _fixed(base, excerpts, i)]
+    """The sources that are varied together. Data are not varied that an exponential takes from what layers make: old values,
+    times. Masks, counts and ids count only where they relate rows to each other."""
+    data = [i for i in expression.upstream.sources if excerpts.values[i].numel()]
     if expression.form == EXP:
         data = [i for i in data if base.values[i].kind != "input"] or data
+    driven = [
+        states.data_source(
+            i,
+            tensor := excerpts.values[i],
+            positive=base.values[i].kind == "input" and bool((tensor >= 0).all()),
+            fixed=_fixed(base, excerpts, i),
+        )
+        for i in data
+    ]
     groups = {
-        DATA: [
-            states.data_source(i, tensor, positive=base.values[i].kind == "input" and bool((tensor >= 0).all()))
-            for i in data
-            if (tensor := excerpts.values[i]).numel()
-        ],
+        DATA: [s for s in driven if not s.fixed or s.related],
         PARAMETERS: [
             states.parameter_source(i, excerpts.values[i]) for i in expression.upstream.parameters if i in excerpts.values
         ],

@@ -4,8 +4,8 @@ A state is what `stabdiag/probe/experiments/confirmation.py` keeps: values for i
 which a value or a gradient of the original was not finite. They are put in their places on the first batch, in float32, with
 the draws of the recorded run, and forward, loss and backward are run.
 
-Writes `trace.experiments["replayed"]`: for each of `request.states` what was not finite, "" where all was; a state of which the
-model has no place any more says so.
+Writes `trace.experiments["replayed"]`: for each of `request.states` {"broken": what was not finite, "" where all was; "path"
+and "line" of the op at which that began}. A state of which the model has no place any more is broken.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import Tensor
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors
 from stabdiag.recording.eager import EagerMode
 from stabdiag.recording.operator import operator
+from stabdiag.recording.torch_private import undispatched
 from stabdiag.settings.request import ScanRequest
-from stabdiag.trace import Trace
+from stabdiag.trace import Op, Run, Trace, Value
 
 Source = dict[str, Any]
 
@@ -32,39 +33,52 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     if not request.states or trace.run("float32") is None:
         return
     progress("states", 0.98)
-    found: list[str] = []
+    found: list[dict[str, Any]] = []
     for state in request.states:
         with recorder.stage("float32") as stage:
-            found.append(_broken(recorder, trace, stage, state))
+            found.append(_replayed(recorder, trace, stage, state))
     trace.experiments["replayed"] = found
 
 
-def _broken(recorder: Recorder, trace: Trace, stage: Stage, state: Sequence[Source]) -> str:
+def _replayed(recorder: Recorder, trace: Trace, stage: Stage, state: Sequence[Source]) -> dict[str, Any]:
     inputs = recorder.inputs(stage, 0)
     places: dict[str, dict[str, Tensor]] = {
         "input": dict(named_tensors(inputs)),
         "parameter": dict(stage.model.named_parameters()),
+        "buffer": dict(stage.model.named_buffers()),
     }
     results: dict[tuple[str, int], Source] = {}
     for source in state:
         if source["kind"] == "result":
             place = _place(trace, source["op"])
             if place is None:
-                return f"`{source['op']['name']}` in `{source['op']['module']}` is not there any more"
+                return {"broken": f"`{source['op']['name']}` in `{source['op']['module']}` is not there any more"}
             results[place] = source
             continue
         tensor = places[source["kind"]].get(source["name"])
         if tensor is None:
-            return f"`{source['name']}` is not there any more"
+            return {"broken": f"`{source['name']}` is not there any more"}
         with torch.no_grad():
             tensor.copy_(_moved(tensor, source))
     run = recorder.record(stage, measure=False, inputs=inputs, within=_Substitution(results))
     if run.error is not None:
-        return f"it raises {run.error}"
-    if run.loss is None or not isfinite(run.loss):
-        return "the loss is not finite"
-    broken = next((p.name for p in run.parameters if p.gradient is not None and p.gradient.nonfinite), None)
-    return f"the gradient of {broken} is not finite" if broken is not None else ""
+        return {"broken": f"it raises {run.error}"}
+    if run.finite:
+        return {"broken": ""}
+    gradient = run.nonfinite_gradient if run.loss is not None and isfinite(run.loss) else None
+    broken = f"the gradient of {gradient} is not finite" if gradient is not None else "the loss is not finite"
+    at = next((op.location for op in run.ops if _begins(run, op)), None)
+    return {"broken": broken, "path": at.path if at is not None else "", "line": at.line if at is not None else 0}
+
+
+def _begins(run: Run, op: Op) -> bool:
+    """Whether an op makes what is not finite of what is."""
+    read, made = run.inputs_of(op), [run.values[i] for i in op.outputs]
+    return _broken(made) and not _broken(read)
+
+
+def _broken(values: list[Value]) -> bool:
+    return any(v.stats is not None and v.stats.nonfinite for v in values)
 
 
 def _place(trace: Trace, op: dict[str, Any]) -> tuple[str, int] | None:
@@ -110,6 +124,6 @@ class _Substitution(EagerMode):
             self._seen[info.name] += 1
             made = result[0] if isinstance(result, tuple) else result
             if source is not None and isinstance(made, Tensor):
-                with torch._C._DisableTorchDispatch(), torch.no_grad():
+                with undispatched(), torch.no_grad():
                     made.copy_(_moved(made, source))
         return result

@@ -6,9 +6,10 @@ import libcst as cst
 
 from stabdiag.repair.editing import flow
 from stabdiag.repair.editing.pattern import constant, matches
-from stabdiag.repair.editing.rewrite import Rule, nearby, outwards, replacement
+from stabdiag.repair.editing.rewrite import Rule, nearby, outwards, replacement, rewrite, unless_guarded
 from stabdiag.repair.editing.source import Source
 from stabdiag.repair.editing.spelling import Head, head, number, spell
+from stabdiag.repair.margins import DIVISIONS, operands_at
 from stabdiag.repair.remedy import Case, Edit, Remedy, Rewrite
 from stabdiag.trace import Location
 
@@ -152,10 +153,15 @@ def _receiver(source: Source, node: cst.BaseExpression) -> str:
 _ONE_FILL: list[Rule] = [
     ("masked_fill(masked_fill(x, a, c), b, c)", "x.masked_fill((a | b) & ~(a | b).all(-1, keepdim=True), c)"),
 ]
-_NOT_OF_NOTHING: list[Rule] = [
-    ("sum(a, *any) / sum(m, ...)", "a.sum() / m.sum().clamp_min(1)"),
-    ("a / sum(m, ...)", "a / m.sum(...).clamp_min(1)"),
-]
+
+
+def _non_empty(source: Source, case: Case) -> str | None:
+    """Clamp a divisor that counts: where every non-zero value of it is at least 1."""
+    counts = operands_at(case, DIVISIONS, -1)
+    if any(o.smallest < 1 for o in counts):
+        return None
+    return rewrite(source, case.finding.location, [("a / sum(m, ...)", unless_guarded("m", "a / m.sum(...).clamp_min(1)"))])
+
 
 REMEDIES = (
     Remedy(
@@ -201,7 +207,7 @@ REMEDIES = (
     Remedy(
         "non-empty-reduction",
         "Do not average over an empty set",
-        Rewrite(_NOT_OF_NOTHING),
+        Edit(_non_empty),
         "The mean of nothing is 0 / 0; the sum of nothing divided by at least 1 is 0.",
         keeps_function=True,
     ),

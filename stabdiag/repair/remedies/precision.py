@@ -8,8 +8,10 @@ import libcst as cst
 
 from stabdiag.repair.editing import flow
 from stabdiag.repair.editing.island import island
-from stabdiag.repair.editing.rewrite import Rule, nearby, rewrite
-from stabdiag.repair.editing.source import Source
+from stabdiag.repair.editing.pattern import matches
+from stabdiag.repair.editing.rewrite import Rule, nearby, outwards, rewrite
+from stabdiag.repair.editing.source import Change, Source
+from stabdiag.repair.editing.spelling import head
 from stabdiag.repair.remedy import Case, Edit, Remedy
 from stabdiag.rule import rule_of
 
@@ -68,10 +70,28 @@ def _float32_phases(source: Source, case: Case) -> str | None:
                 if not _registers(call, part.attr.value):
                     continue
                 if source.around(call, cst.ClassDef) is owner and len(call.args) > 1:
-                    value = source.code(call.args[1].value)
-                    moved = [(use, f"{source.code(use)}.to({x}.device)") for use, x in _uses(source, part, owner)]
-                    return source.replaced((call, f"self.{part.attr.value} = {value}"), *moved)
+                    changes: list[Change] = [(call, f"self.{part.attr.value} = {source.code(call.args[1].value)}")]
+                    for use, x in _uses(source, part, owner):
+                        changes.append((use, f"{source.code(use)}.to({x}.device)"))
+                        changes += _finished(source, use, x)
+                    return source.replaced(*changes)
     return None
+
+
+def _finished(source: Source, use: cst.Attribute, x: str) -> Iterator[Change]:
+    """Sines and cosines of phases cast to the dtype of `x`, and positions that were cast to it in float32 instead."""
+    places: list[cst.CSTNode] = [use]
+    statement = next((a for a in source.ancestors(use) if isinstance(a, cst.BaseSmallStatement)), None)
+    if isinstance(statement, cst.Assign) and isinstance(statement.targets[0].target, cst.Name):
+        places += flow.uses(source, statement)
+        for name in flow.names_in(source, statement.value):
+            made = flow.assignment(source, name)
+            for match in matches(source, "to(m, t)", made.value) if made is not None else ():
+                yield match.root, f"{source.code(match.bound['m'])}.float()"
+    for place in places:
+        waves = (n for n in outwards(source, place) if (op := head(source, n)) is not None and op.op in ("sin", "cos"))
+        if (wave := next(waves, None)) is not None:
+            yield wave, f"{source.code(wave)}.to({x}.dtype)"
 
 
 def _uses(source: Source, part: cst.Attribute, owner: cst.ClassDef | None) -> Iterator[tuple[cst.Attribute, str]]:

@@ -87,6 +87,11 @@ OUT_OF_REACH = {
     "exp of a parameter as divisor": ("return self.a(h) / self.temperature.exp()", SQUARE),
     "softplus of a parameter as divisor": ("return self.a(h) / F.softplus(self.temperature)", SQUARE),
     "clamped parameter": ("return self.a(h) / self.temperature.clamp(min=0.01)", SQUARE),
+    "placeholder beside a branch that breaks": (
+        "b = self.one(h)\nsafe = torch.where(b > 0, b, torch.ones_like(b)).clamp(min=0.1)\n"
+        "return torch.where(b > 0, self.a(h) / safe, F.softplus(self.a(h)))",
+        SQUARE,
+    ),
     "frozen scale": ("return self.a(h) / self.scale", SQUARE),
     "weights of length one": ("return self.a(h) @ (self.table / self.table.norm(dim=1, keepdim=True)).T", SQUARE),
     "standardised weights": (
@@ -161,3 +166,110 @@ def test_what_training_or_data_reach_is_reported(style: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("style", OUT_OF_REACH)
 def test_what_they_do_not_reach_is_silent(style: str, tmp_path: Path) -> None:
     assert loud(OUT_OF_REACH[style], tmp_path)[1] == set()
+
+
+GRAPH = """
+import torch
+from torch import nn
+
+
+class Graph(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(5, 3)
+
+    def forward(self, x, near):
+        {degree}
+        scale = degree.pow(-0.5)
+        return (scale[:, None] * near * scale) @ self.lin(x)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Graph()
+
+
+def example_inputs():
+    g = torch.Generator().manual_seed(1)
+    near = (torch.rand(9, 9, generator=g) > 0.5).float()
+    near = ((near + near.T) > 0).float()
+    near.fill_diagonal_({loops})
+    return torch.randn(9, 5, generator=g), near
+
+
+def loss(out):
+    return out.square().mean()
+"""
+
+
+@pytest.mark.parametrize(
+    ("degree", "loops", "said"),
+    [
+        ("degree = near.sum(1)", 0.0, True),
+        ("degree = near.sum(1)", 1.0, False),
+        ("degree = near.sum(1) + 1", 0.0, False),
+    ],
+)
+def test_a_node_without_neighbours(degree: str, loops: float, said: bool, tmp_path: Path) -> None:
+    report = scanned(GRAPH.format(degree=degree, loops=loops), tmp_path, ignore=["SD1", "SD2", "SD3", "SD4", "SD5", "SD7"])
+    assert report.error is None
+    assert bool([f for f in report.findings if f.code == "SD608" and f.severity != "info"]) is said
+
+
+NORMALISED = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(5, 3, bias={bias})
+        if self.fc.bias is not None:
+            nn.init.ones_(self.fc.bias)
+
+    def forward(self, x):
+        return F.normalize(self.fc(x), dim=-1)
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Model()
+
+
+def example_inputs():
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+    x[3] = 0.0
+    return (x,)
+
+
+def loss(out):
+    return (out - torch.eye(3)[torch.arange(8) % 3]).square().mean()
+"""
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_empty_row_that_is_normalised_drowns_the_other_gradients(bias: bool, tmp_path: Path) -> None:
+    report = scanned(NORMALISED.format(bias=bias), tmp_path, ignore=["SD5"])
+    assert report.error is None
+    errors = [f for f in report.findings if f.code == "SD606" and f.severity == "error" and "float32" in f.precisions]
+    assert bool(errors) is not bias
+
+
+def test_a_division_is_not_blamed_for_another_branch(tmp_path: Path) -> None:
+    text = (
+        "b = self.one(h)\nsafe = torch.where(b > 0, b, torch.ones_like(b)).clamp(min=0.1)\n"
+        "other = torch.log(b)  # expect: SD607\nreturn torch.where(b > 0, self.a(h) / safe, other)",
+        SQUARE,
+    )
+    assert {line for line, code in loud(text, tmp_path)[1]} == {line for line, code in loud(text, tmp_path)[0]}
+
+
+def test_the_log_behind_a_softmax_by_hand_is_part_of_it(tmp_path: Path) -> None:
+    text = (
+        "return self.a(h)",
+        "e = torch.exp(out)  # expect: SD603\nreturn -torch.log(e / e.sum(1, keepdim=True))[I, T].mean()",
+    )
+    expected, found = loud(text, tmp_path)
+    assert found == expected

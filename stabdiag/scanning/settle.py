@@ -23,8 +23,8 @@ def as_asked(findings: Iterable[Finding], request: ScanRequest, path: str) -> li
 
 def weigh(findings: Iterable[Finding], request: ScanRequest, subject: SubjectFacts) -> None:
     """Note which findings are about a precision that somebody wants: one of the request or the file, or that weights are
-    stored in; float32 always is. The others weigh less in a gate, and in a library's code, which nobody who reads it can edit, they are
-    warnings altogether: the verdict of the precision says what is the matter."""
+    stored in; float32 always is. The others weigh less in a gate, and in a library's code, which nobody who reads it can edit,
+    they are warnings altogether: the verdict of the precision says what is the matter."""
     wanted = {"float64", "float32", *subject.stored, *(request.precisions or subject.training.get("precisions", []))}
     for finding in findings:
         finding.asked = not finding.precisions or bool(wanted & set(finding.precisions)) or finding.code in request.severity

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from stabdiag.api import scan
     from stabdiag.finding import Finding, Severity
     from stabdiag.judging.report import Report
+    from stabdiag.live.watch import watch
 
 __version__ = "0.1.0"
-__all__ = ["Finding", "Report", "Severity", "__version__", "scan"]
+__all__ = ["Finding", "Report", "Severity", "__version__", "scan", "watch"]
 
-_HOMES = {"Finding": "finding", "Report": "judging.report", "Severity": "finding", "scan": "api"}
+_HOMES = {"Finding": "finding", "Report": "judging.report", "Severity": "finding", "scan": "api", "watch": "live.watch"}
 
 
 def __getattr__(name: str) -> Any:

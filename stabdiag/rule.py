@@ -35,10 +35,10 @@ from typing import Any
 from stabdiag.finding import Finding, Severity
 from stabdiag.trace import Op, Run, Trace
 
-KINDS = ("expression", "attention", "start", "depth", "activation", "range", "rounding", "training", "scan")
+KINDS = ("expression", "attention", "start", "depth", "activation", "range", "rounding", "training", "live", "scan")
 """What a finding is about, in the order of cause and effect: an expression or a constant as written; the logits of a softmax;
 data and initialisation; the course of gradients over depth; activations that die, saturate, drift or collapse; what a format
-cannot hold; what it rounds; the steps of training; the scan itself."""
+cannot hold; what it rounds; the steps of training; a training that runs; the scan itself."""
 
 LEVELS = ("line", "op", "layer", "model")
 """How much of the model a finding is about."""

@@ -28,13 +28,15 @@ ORDER = (
     ("settings",),
     ("gate", "repair"),
     ("scanning",),
+    ("live",),
+    ("integrations",),
     ("api", "testing"),
     ("commands",),
     ("__main__",),
 )
 # `rule` finds the files of `rules` by name; what they share is `evidence`, which reads rules' measurements nowhere.
 ABOVE = {"rules": ("evidence",)}
-WITH_TORCH = ("recording", "subject", "probe")
+WITH_TORCH = ("recording", "subject", "probe", "live", "integrations")
 
 
 def imports(path: Path, *, late: bool = False) -> set[str]:

@@ -9,8 +9,8 @@ import pytest
 from stabdiag.rule import Rule, all_rules, matching, selected
 from tests.rule_examples import example, expected_lines, scanned
 
-# Rules about the scan itself have no model to show.
-MODEL_RULES = [rule for rule in all_rules().values() if not rule.code.startswith("SD0")]
+# Rules about the scan itself have no model to show, those about a training that runs show one (tests/live/test_rules.py).
+MODEL_RULES = [rule for rule in all_rules().values() if rule.kind not in ("scan", "live")]
 SECTIONS = ("What it does", "Why it matters", "Bad", "Good", "What it does not detect", "Thresholds", "References")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stabdiag import __version__
-from stabdiag.commands import compare, fix, report, rule, scan
+from stabdiag.commands import compare, fix, replay, report, rule, scan
 from stabdiag.commands import run as run_command
 from stabdiag.commands.output import to_stderr, to_stdout
 from stabdiag.errors import UserError
@@ -35,6 +35,7 @@ app.command("fix")(fix.fix)
 app.command("rule")(rule.rule)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.command("replay")(replay.replay)
 
 
 @app.callback(invoke_without_command=True)

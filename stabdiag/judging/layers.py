@@ -72,6 +72,7 @@ def _row(trace: Trace, precision: str, op: Op, value: Value, stats: Stats, headr
         gradient_rms=_rms(value.gradient),
         gradient_max_abs=value.gradient.max_abs if value.gradient is not None else None,
         error=value.error,
+        exponents=stats.histogram,
     )
 
 

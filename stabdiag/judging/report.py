@@ -69,7 +69,8 @@ class Layer:
 
 @dataclass(slots=True)
 class OpRow:
-    """One row of `--layers FILE.csv`: one op in one precision and phase."""
+    """One row of `--layers FILE.csv`: one op in one precision and phase. `exponents`: floor(log2|x|) -> how many values of the
+    sample, for the page."""
 
     index: int
     precision: str
@@ -90,6 +91,7 @@ class OpRow:
     gradient_rms: float | None
     gradient_max_abs: float | None
     error: float | None
+    exponents: dict[int, int] = field(default_factory=dict, repr=False)
 
 
 @dataclass(slots=True)

@@ -14,12 +14,17 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def as_found(model: nn.Module, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Iterator[None]:
+def as_found(
+    model: nn.Module, dtype: torch.dtype | None = None, device: torch.device | None = None, *, share: bool = False
+) -> Iterator[None]:
     """Work on copies of all parameters and buffers, floating-point ones cast to `dtype`, and put the originals back.
+
+    With `share`, parameters are read where they are and not copied, for a forward and backward pass that writes none of them.
 
     Parameters keep their identity (optimizers, tied and parametrised modules go on working): only what they hold is exchanged.
     Attributes that a forward sets on its modules, train and eval mode, gradients, hooks, random state and the default dtype
-    are put back too, also after an exception.
+    are put back too, also after an exception. What hangs on a parameter's gradient (an optimizer that steps inside the backward
+    pass) does not run.
     """
 
     def copy(tensor: Tensor) -> Tensor:
@@ -27,6 +32,7 @@ def as_found(model: nn.Module, dtype: torch.dtype | None = None, device: torch.d
         return tensor.detach().to(device=device, dtype=wanted, copy=True)
 
     parameters = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
+    stepping = [(p, hooks) for p, *_ in parameters if (hooks := p._post_accumulate_grad_hooks) is not None]
     modules = list(model.modules())
     attributes = [
         (m, [(n, v, v.copy() if type(v) in (dict, OrderedDict) else None) for n, v in m.__dict__.items()]) for m in modules
@@ -34,9 +40,12 @@ def as_found(model: nn.Module, dtype: torch.dtype | None = None, device: torch.d
     buffers: dict[int, Tensor] = {}
     with _ambient_state():
         try:
+            for parameter, _ in stepping:
+                parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
             for parameter, data, _, _ in parameters:
                 parameter.grad = None
-                parameter.data = copy(data)
+                if not share:
+                    parameter.data = copy(data)
             for module in modules:
                 for name, buffer in module._buffers.items():
                     if buffer is not None:
@@ -50,6 +59,8 @@ def as_found(model: nn.Module, dtype: torch.dtype | None = None, device: torch.d
                 parameter.data = data
                 parameter.grad = gradient
                 parameter.requires_grad_(requires_grad)
+            for parameter, hooks in stepping:
+                parameter._post_accumulate_grad_hooks = hooks
 
 
 def _put_back(module: nn.Module, before: list[tuple[str, Any, dict[Any, Any] | None]]) -> None:

@@ -71,13 +71,18 @@ class Recorder:
     doubtful: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str, *, model: nn.Module | None = None, emulate: bool | None = None) -> Iterator[Stage]:
-        """Cast the model (the subject's own unless another is given) to a precision; put everything back at the end."""
+    def stage(
+        self, name: str, *, model: nn.Module | None = None, emulate: bool | None = None, share: bool = False
+    ) -> Iterator[Stage]:
+        """Cast the model (the subject's own unless another is given) to a precision; put everything back at the end.
+
+        `share` spares the copy of the parameters where they have that precision already and nothing will write them.
+        """
         model = self.subject.model if model is None else model
         how = precision(name)
         if emulate is None:
             emulate = how.compute in HALF and self.device.type == "cpu"
-        with as_found(model, how.cast, self.device), sdpa_kernel(SDPBackend.MATH):
+        with as_found(model, how.cast, self.device, share=share), sdpa_kernel(SDPBackend.MATH):
             if not self.subject.keeps_mode:
                 model.train()
             yield Stage(model, how, self.device, emulate, self.unrounded and how.cast == torch.float64)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 
 import torch
 
@@ -60,6 +60,7 @@ def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None,
 
 
 _stand: Location | None = None
+_standing: FrameType | None = None
 _Site = tuple[CodeType, int, CodeType | None, int]
 
 
@@ -92,7 +93,7 @@ def here(*, past_ours: bool = False) -> Location | None:
     library: CodeType | None = None
     instruction = 0
     passed_ours = True
-    while frame is not None:
+    while frame is not None and frame is not _standing:
         code = frame.f_code
         owner = _owner(code.co_filename)
         if owner == "user":
@@ -112,13 +113,17 @@ def here(*, past_ours: bool = False) -> Location | None:
 
 @contextmanager
 def standing_at(location: Location | None) -> Iterator[None]:
-    """Let ops that no line of the user's runs belong to this one: a captured line that is played again."""
-    global _stand
-    before, _stand = _stand, location
+    """Let ops that no line of the user's runs belong to this one: a captured line that is played again.
+
+    What lies above the calling function on the stack is whoever asked for that, and no place to look at.
+    """
+    global _stand, _standing
+    before = _stand, _standing
+    _stand, _standing = location, sys._getframe(2)
     try:
         yield
     finally:
-        _stand = before
+        _stand, _standing = before
 
 
 def of_exception(error: BaseException) -> Location | None:

@@ -55,6 +55,16 @@ _function_modes, _push_function_mode, _pop_function_mode = (
 )
 _has_kernel = _find("_C._dispatch_has_kernel_for_dispatch_key", "what a device runs as several kernels rounds only once")
 _composed = _find("_C.DispatchKey.CompositeExplicitAutograd")
+_graph_task = _find("_C._current_graph_task_id")
+_modes = [
+    _find(f"_C.{name}", "the loss of a watched training is not seen")
+    for name in (
+        "_len_torch_function_stack",
+        "_get_function_stack_at",
+        "_pop_torch_function_stack",
+        "_push_on_torch_function_stack",
+    )
+]
 _scale, _norms = _find("_foreach_mul_"), _find("_foreach_norm")
 
 
@@ -67,6 +77,32 @@ def running_node() -> int | None:
     """The number of the autograd node that runs now; None outside of a backward pass."""
     node = _running_node() if _running_node is not None else None
     return number_of(node) if node is not None else None
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running in this thread: activation checkpointing runs forwards again in it."""
+    return _graph_task is not None and _graph_task() != -1
+
+
+def leave_function_mode(mode: Any) -> bool:
+    """Take the innermost mode for functions of torch off, if it is this one; whether it was."""
+    if None in _modes:
+        return False
+    length, at, pop, _ = _modes
+    if not length() or at(length() - 1) is not mode:
+        return False
+    pop()
+    return True
+
+
+def enter_function_mode(mode: Any) -> None:
+    """Put it back after `leave_function_mode` returned True."""
+    _modes[3](mode)
+
+
+def times_written(tensor: Tensor) -> int:
+    """How often a tensor was written in place; 0 where torch does not count."""
+    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 def number_of(node: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from stabdiag.finding import Finding
@@ -67,8 +67,9 @@ def layers(report: Report) -> str:
     """One row per op, precision and phase of every subject; not measured is empty, not finite is `inf` or `nan`."""
     import pandas
 
-    rows = [{"model": title(run)} | asdict(row) for run in report.runs for row in run.op_rows]
-    return _text(pandas.DataFrame(rows, columns=["model", *(f.name for f in fields(OpRow))]))
+    names = [f.name for f in fields(OpRow) if f.name != "exponents"]
+    rows = [{"model": title(run)} | {n: getattr(row, n) for n in names} for run in report.runs for row in run.op_rows]
+    return _text(pandas.DataFrame(rows, columns=["model", *names]))
 
 
 def steps(report: Report) -> str:

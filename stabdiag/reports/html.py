@@ -1,14 +1,20 @@
-"""A page of HTML that needs nothing else: no script, no network; light and dark. Also what a notebook shows of a Report."""
+"""A page of HTML that needs nothing else: no network; light and dark, print. Also what a notebook shows of a Report.
+
+Verdicts and findings are plain HTML and stand without a script; the distribution of every operation, their table and training
+curves are drawn by the script in the page from data embedded once.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from stabdiag.judging.report import Report
+from stabdiag.judging.report import Report, SubjectReport
 from stabdiag.reports.parts.layers import axis
+from stabdiag.reports.parts.page_data import data
 from stabdiag.reports.parts.place import columns, one_line, place, title
 from stabdiag.reports.text import counts, remarks, verdict_words
+from stabdiag.rule import all_rules
 from stabdiag.trace import Location
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ def fragment(report: Report) -> str:
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("stabdiag.reports.parts", "html_templates"),
@@ -47,9 +54,29 @@ def _environment() -> Environment:
         "remarks": remarks,
         "verdict_words": verdict_words,
         "marked": marked,
+        "data": lambda report: Markup(data(report)),
+        "headline": headline,
+        "precisions": lambda report: list(dict.fromkeys(p.name for run in report.runs for p in run.precisions)),
+        "recorded": recorded,
+        "rule_page": lambda code: all_rules()[code].page if code in all_rules() else "",
+        "verdict_in": lambda run, name: next((p for p in run.precisions if p.name == name), None),
         "picture": picture,
     }
     return environment
+
+
+def headline(report: Report) -> str:
+    """How many models, and what was found."""
+    models = f"{len(report.runs)} model{'s' if len(report.runs) != 1 else ''}"
+    return f"{models}: {counts(report.findings)}"
+
+
+def recorded(run: SubjectReport) -> str:
+    """What was run, from the coverage."""
+    coverage = run.coverage
+    spent = sum((coverage.get("spent") or {}).values())
+    parts = [f"{coverage.get(what, 0):,} {what}" for what in ("ops", "batches", "seeds")]
+    return ", ".join(parts) + (f", for {spent:.1f} bare training steps" if spent else "")
 
 
 def marked(location: Location) -> tuple[str, str, str]:

@@ -124,7 +124,7 @@ REMEDIES = ("replace-activation-function", "residual")
 ROWS = 64
 FLOOR = 1e-12  # of d in float32: below it only rounding is left
 FADED = -2.0  # decades of the gradient over depth from which SD101 tells that the signal fades under the biases
-STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "add_", "cat")
+STATION_OPS = ("mm", "addmm", "baddbmm", "bmm", "convolution", "embedding", "add", "cat")
 
 
 def rank_facts(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -239,9 +239,9 @@ def _fixes(run: Run, birth: Birth, op: Op) -> Iterator[Fix]:
         yield Fix("guarded-root", "keep the operand of the root above 0")
     elif op.name in ("log", "log2", "log10", "log1p"):
         yield Fix("guarded-log", "keep the operand of the logarithm above 0")
-    elif op.name in ("div", "reciprocal", "div_"):
+    elif op.name in ("div", "reciprocal"):
         yield Fix("guarded-division", "keep the divisor away from 0")
-    elif op.name in ("exp", "expm1", "exp_"):
+    elif op.name in ("exp", "expm1"):
         yield Fix("clamp-exponent", "bound the exponent")
     elif op.name in ("_softmax", "_log_softmax"):
         yield Fix("unmask-one-key", "leave at least one finite score in every row")

@@ -136,7 +136,7 @@ def _terms(trace: Trace, run: Run, there: Counterparts) -> Iterator[Finding]:
         other = there.value(run, op.outputs[0])
         if other is None or other.stats is None or not other.stats.max_abs or (_lost(run, op, there) or 0.0) < 1.0:
             continue
-        sums = [o for o in run.consumers(op.outputs[0]) if o.name in ("add", "sub", "add_") and o.phase == "loss"]
+        sums = [o for o in run.consumers(op.outputs[0]) if o.name in ("add", "sub") and o.phase == "loss"]
         if any((v := run.output_of(o)) is not None and _alive(v) for o in sums):
             message = f"this term of the loss is {other.stats.max_abs:.2g} in the reference and 0 in {run.precision}"
             yield _finding(trace, run, op, Severity.WARNING, message, 1.0)

@@ -95,7 +95,7 @@ KIND = "attention"
 LEVEL = "op"
 REMEDIES = ("cross-entropy", "log-softmax", "scale-logits", "small-output-init")
 explains = ("SD301", "SD302", "SD402")
-LOGARITHMS = ("log", "log_", "log2", "log10", "xlogy")
+LOGARITHMS = ("log", "log2", "log10", "xlogy")
 
 
 def check(trace: Trace, *, zero_share: float = 0.5, entropy: float = 0.1, least_rows: int = 16) -> Iterator[Finding]:

@@ -155,7 +155,7 @@ def _finding(trace: Trace, run: Run, op: Op, logits: int, severity: Severity, fa
     softmax_at = op.location or line_of_op(trace, op)
     mask_at = (mask.location or line_of_op(trace, mask)) if mask is not None else None
     notes = []
-    if mask is not None and mask.name in ("add", "add_", "sub", "baddbmm"):
+    if mask is not None and mask.name in ("add", "sub", "baddbmm"):
         notes.append(f"cause: `{mask.name}` turns finite masks into -inf: two large negatives add up past the format's range")
     if mask_at is not None and softmax_at is not None:
         notes.append(f"evidence: the softmax is at {softmax_at.path.rpartition('/')[2]}:{softmax_at.line}")

@@ -112,7 +112,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     for found in judgements(trace, ROOT_OF_EXP, ROOT, INVERSE_TRIGONOMETRIC, within=within):
         if found.leaves_domain:  # SD608
             continue
-        name = found.op.name.strip("_")
+        name = found.op.name
         if found.expression.form == ROOT_OF_EXP:
             message = f"`{name}` of an exp: the exponent has {found.observed()} here, and it breaks {found.limits()}"
         else:

@@ -78,7 +78,7 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
     for found in judgements(trace, within=within, trapped=True):
         danger = found.run.ops[found.expression.danger]
         selected = found.run.ops[found.expression.selected or 0]
-        name = danger.name.strip("_")
+        name = danger.name
         at = f" at {selected.location.path}:{selected.location.line}" if selected.location else ""
         yield found.finding(
             f"`{selected.name.strip('_')}`{at} hides the value of `{name}` outside its domain, but not its gradient: the "

@@ -144,7 +144,7 @@ def _fixes(found: Judgement) -> list[Fix]:
     if found.expression.form in (POWER, ROOT):
         return [Fix("guarded-root", "keep the base from 0")]
     cause = found.cause
-    if cause is not None and cause.name.strip("_") == "exp":
+    if cause is not None and cause.name == "exp":
         return [Fix("cancel-log-exp", "work with the logarithm itself")]
     return [
         Fix("guarded-log", "keep the operand from 0"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import acosh, asinh, inf, log, log2, log10
 from typing import Any, Literal
 
-from stabdiag.trace.formats import Format
+from stabdiag.trace.formats import FORMATS, Format
 
 # fmt: off
 DISCRETE = frozenset((
@@ -162,6 +162,11 @@ def _power(exponent: float, largest: float) -> tuple[Limit, ...]:
     if whole:
         return (*beyond, *(Limit(-m.at, "below", "value") for m in beyond))
     return (*beyond, Limit(0.0, "below", "value"))
+
+
+def singular_at(name: str, attributes: Mapping[str, Any], point: float) -> bool:
+    """Whether an op's value or derivative ends at a point of its operand, or at its mirror image."""
+    return any(abs(end.at) == point for end in limits(name, attributes, FORMATS["float64"]))
 
 
 def exponent(attributes: Mapping[str, Any]) -> float:

@@ -271,6 +271,9 @@ def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: f
         return Severity.ERROR  # it passes through 0 between two elements of one batch
     spread = result.get("spread")
     if result.get("inputs"):  # no layer in between that training moves: the operand's own spread counts
+        raw = dependence(run).maker(expression.operand) is None
+        if raw and (seen.get("low") or 0.0) > 0:
+            return Severity.INFO  # prices, rates, probabilities: positive as the author's data come
         at_hand = [b for b in wide if b["how"] not in DEGENERATE]
         if at_hand and spread is not None and spread <= within:
             return Severity.ERROR

@@ -12,15 +12,10 @@ from stabdiag.trace import Op, Run
 
 RELU_OPS = (
     "relu",
-    "relu_",
     "clamp",
-    "clamp_",
     "clamp_min",
-    "clamp_min_",
     "threshold",
-    "threshold_",
     "hardtanh",
-    "hardtanh_",
     "maximum",
     "mul",
     "where",
@@ -28,12 +23,12 @@ RELU_OPS = (
     "add",
 )
 SQUASHING_OPS = {
-    "sigmoid": ("sigmoid", "sigmoid_", "reciprocal", "div"),
-    "tanh": ("tanh", "tanh_", "div"),
+    "sigmoid": ("sigmoid", "reciprocal", "div"),
+    "tanh": ("tanh", "div"),
     "softsign": ("div",),
-    "hardsigmoid": ("hardsigmoid", "hardsigmoid_"),
-    "hardtanh": ("hardtanh", "hardtanh_"),
-    "hardswish": ("hardswish", "hardswish_"),
+    "hardsigmoid": ("hardsigmoid",),
+    "hardtanh": ("hardtanh",),
+    "hardswish": ("hardswish",),
 }
 _ZEROS = ("zeros", "zeros_like", "new_zeros", "scalar_tensor", "full", "full_like", "lift_fresh")
 _GREATER, _LESS = ("gt", "ge"), ("lt", "le")
@@ -43,7 +38,7 @@ def is_relu(run: Run, op: Op) -> bool:
     """Whether a forward op sets what is not positive to zero and keeps what is."""
     if op.phase != "forward":
         return False
-    name, given = op.name.rstrip("_"), op.attributes
+    name, given = op.name, op.attributes
     if name == "relu":
         return True
     if name in ("clamp", "clamp_min"):
@@ -74,7 +69,7 @@ def squashing(run: Run, op: Op) -> str | None:
     side) or "softsign"; None for none of them."""
     if op.phase != "forward":
         return None
-    name = op.name.rstrip("_")
+    name = op.name
     if name in ("sigmoid", "tanh", "hardsigmoid", "hardswish"):
         return name
     if name == "hardtanh":
@@ -90,7 +85,7 @@ def gates(run: Run, op: Op) -> bool:
     """Whether the result multiplies another signal that is computed from the input (a gate)."""
     for value_id in shown(run, op.outputs[0]):
         for user in run.consumers(value_id):
-            if user.phase != "forward" or user.name not in ("mul", "mul_") or len(user.inputs) != 2:
+            if user.phase != "forward" or user.name != "mul" or len(user.inputs) != 2:
                 continue
             other = user.inputs[1] if user.inputs[0] == value_id else user.inputs[0]
             if run.values[run.behind_views(other)].kind in ("result", "input"):

@@ -69,7 +69,7 @@ def enlarged_by(run: Run, value_id: int, layers: int = 0) -> Op | None:
         if is_layer(run, op):
             if left and op.name not in ("embedding", "_embedding_bag"):
                 front.append((data_of(run, op), left - 1))
-        elif op.name.rstrip("_") in _THROUGH:
+        elif op.name in _THROUGH:
             if _multiplies(run, op):
                 return op
             front.extend((i, left) for i in op.inputs)
@@ -86,14 +86,14 @@ def layers_before(run: Run, value_id: int) -> list[Op]:
         seen.add(op.index)
         if is_layer(run, op):
             found.append(op)
-        elif op.name.rstrip("_") in _THROUGH:
+        elif op.name in _THROUGH:
             front.extend(op.inputs)
     return found
 
 
 def _multiplies(run: Run, op: Op) -> bool:
     """Whether an op multiplies or divides a signal by one number, and makes it that much larger."""
-    if op.name.rstrip("_") not in ("mul", "div") or not op.inputs:
+    if op.name not in ("mul", "div") or not op.inputs:
         return False
     signals = [v for i in op.inputs if len((v := run.values[run.behind_views(i)]).shape) and v.kind != "buffer"]
     made = run.output_of(op)

@@ -34,7 +34,7 @@ def by_hand(run: Run, op: Op) -> bool:
         sums is not None
         and exp is not None
         and sums.name == "sum"
-        and exp.name.rstrip("_") == "exp"
+        and exp.name == "exp"
         and run.behind_views(sums.inputs[0]) == above
     )
 
@@ -42,7 +42,7 @@ def by_hand(run: Run, op: Op) -> bool:
 MEASUREMENTS = (
     Measurement("softmax", ("_softmax", "_safe_softmax"), softmax_facts, precisions=()),
     Measurement("log-softmax", ("_log_softmax",), masked_rows, precisions=()),
-    Measurement("softmax-by-hand", ("div", "div_"), by_hand_facts, precisions=(), where=by_hand),
+    Measurement("softmax-by-hand", ("div",), by_hand_facts, precisions=(), where=by_hand),
 )
 
 
@@ -86,7 +86,7 @@ class Softmax:
         if not self.by_hand:
             return value_id
         exp = self.run.producer(self.run.behind_views(value_id))
-        while exp is not None and exp.name.rstrip("_") != "exp":
+        while exp is not None and exp.name != "exp":
             exp = self.run.producer(self.run.behind_views(exp.inputs[0]))
         return exp.inputs[0] if exp is not None else value_id
 
@@ -135,7 +135,7 @@ def _layer_of(run: Run, value_id: int, limit: int = 24) -> str | None:
             return None
         if is_layer(run, op):
             return op.layer
-        if op.name.rstrip("_") not in _ELEMENTWISE or not op.inputs:
+        if op.name not in _ELEMENTWISE or not op.inputs:
             return None
         value_id = op.inputs[0]
     return None
@@ -166,7 +166,7 @@ def product_of_activations(run: Run, value_id: int, limit: int = 60) -> Op | Non
         if op.name in PRODUCTS:
             if len([i for i in op.inputs if depends_on_input(run, i)]) >= 2:
                 return op
-        elif op.view or op.name.rstrip("_") in _ELEMENTWISE:
+        elif op.view or op.name in _ELEMENTWISE:
             front.extend(op.inputs)
     return None
 
@@ -194,7 +194,7 @@ def is_masked(run: Run, value_id: int) -> bool:
     if value.stats is not None and value.stats.nonfinite:
         return True
     origin = mask_origin(run, value_id) if _masks(value) else None
-    return origin is not None and origin.name.rstrip("_") in _MASKING
+    return origin is not None and origin.name in _MASKING
 
 
 def mask_origin(run: Run, value_id: int, limit: int = 40) -> Op | None:
@@ -203,7 +203,7 @@ def mask_origin(run: Run, value_id: int, limit: int = 40) -> Op | None:
     last: Op | None = None
     while limit and (op := run.producer(value_id)) is not None:
         limit -= 1
-        name = op.name.rstrip("_")
+        name = op.name
         if name in _MASKING:
             return op
         masked = [i for i in op.inputs if _masks(run.values[i])]

@@ -9,7 +9,7 @@ from stabdiag.evidence.signal.depth import data_of, over_time, weights_of
 from stabdiag.evidence.signal.initialisation import LayerScale, layer_scales
 from stabdiag.trace import Op, Parameter, Run, Trace
 
-_CARRIES = frozenset(["mul", "mul_", "div", "add", "native_dropout", "dropout", "clone", "_to_copy"])
+_CARRIES = frozenset(["mul", "div", "add", "native_dropout", "dropout", "clone", "_to_copy"])
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ def _branch_ends(run: Run) -> set[str]:
     on_path = {op.index for op in stations}
     ends: set[str] = set()
     for op in stations:
-        if op.name in ("add", "add_") and len(op.inputs) == 2:
+        if op.name == "add" and len(op.inputs) == 2:
             for value_id in op.inputs:
                 layer = _layer_behind(run, value_id)
                 if layer is not None and layer.index not in on_path:

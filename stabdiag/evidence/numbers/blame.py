@@ -18,7 +18,7 @@ from stabdiag.trace import DISCRETE, Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
 from stabdiag.trace.formats import FORMATS, Format, format_of
 
-DIFFERENCES = frozenset(["add", "add_", "sub", "sub_", "rsub"])
+DIFFERENCES = frozenset(["add", "sub", "rsub"])
 LIMIT = 8.0  # I at which 3 bits are lost that a stable computation would keep
 FLOAT32_HARM = 2.0**-11  # outputs of a float32 run that float16 could not hold more accurately suffice for any training
 FIRST_DIGIT = 0.1  # outputs further off than this are looked into from half the limit on: healthy models reach 0.03 and I = 1.6

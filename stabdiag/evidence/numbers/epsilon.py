@@ -12,14 +12,13 @@ from stabdiag.finding import Severity
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.dependence import dependence
 from stabdiag.trace.formats import FORMATS, Format, format_of
+from stabdiag.trace.ops import singular_at
 
 LARGEST = 1e-3  # what is added on purpose is larger than an epsilon
-SINGULAR_AT_ZERO = frozenset(["reciprocal", "rsqrt", "log", "log2", "log10", "div", "div_", "sqrt"])
-_SINGULAR_AT_ONE = frozenset(["acos", "asin", "atanh", "erfinv", "logit", "special_logit"])
 _PASSES_ZERO_ON = frozenset(["sqrt", "mul", "expand", "sum", "mean", "pow"])
 _PASSES_ONE_ON = frozenset(["expand", "pow", "neg", "abs"])
-_CLAMPS = frozenset(["clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_max_"])
-_SUMS = frozenset(["add", "add_", "rsub"])
+_CLAMPS = frozenset(["clamp", "clamp_min", "clamp_max"])
+_SUMS = frozenset(["add", "rsub"])
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _singular_at_one(run: Run, op: Op, steps: int = 6) -> Op | None:
     for consumer in run.consumers(op.outputs[0]):
         if consumer.phase == "backward":
             continue
-        if consumer.name in _SINGULAR_AT_ONE:
+        if singular_at(consumer.name, consumer.attributes, 1.0):
             return consumer
         square = consumer.name == "mul" and len(set(consumer.inputs)) == 1
         from_one = consumer.name in _SUMS and abs(consumer.attributes.get("other", 0.0)) == 1
@@ -106,10 +105,7 @@ def singular_consumer(run: Run, op: Op, steps: int = 6) -> Op | None:
         if consumer.phase == "backward":
             continue
         divisor = len(consumer.inputs) > 1 and consumer.inputs[1] == op.outputs[0]
-        if consumer.name in SINGULAR_AT_ZERO and (consumer.name not in ("div", "div_") or divisor):
-            return consumer
-        negative_power = consumer.name == "pow" and float(consumer.attributes.get("exponent", 1.0)) < 0
-        if negative_power:
+        if singular_at(consumer.name, consumer.attributes, 0.0) and (consumer.name != "div" or divisor):
             return consumer
         if steps and (consumer.view or consumer.name in _PASSES_ZERO_ON):
             found = singular_consumer(run, consumer, steps - 1)

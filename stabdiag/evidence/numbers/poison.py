@@ -18,11 +18,11 @@ from stabdiag.trace.formats import FORMATS, Format, format_of
 # Ops that write a constant into a tensor: an infinity in their arguments is the author's intention.
 # fmt: off
 WRITES_A_CONSTANT = frozenset((
-    "masked_fill", "masked_fill_", "full", "full_like", "new_full", "fill", "fill_", "where", "scalar_tensor", "index_fill",
+    "masked_fill", "full", "full_like", "new_full", "fill", "where", "scalar_tensor", "index_fill",
     "constant_pad_nd",
 ))
 # fmt: on
-ADDS = frozenset(["add", "add_", "sub", "sub_", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
+ADDS = frozenset(["add", "sub", "rsub", "addmm", "baddbmm", "sum", "mean", "addcmul"])
 """Ops in whose result a part may go under: it is still wrong there, by little."""
 HEALED_WRONG = 0.5  # relative error of a finite result made from a non-finite one; an unharmed result has at most a few u
 UNHARMED = 16.0  # units of roundoff up to which a result counts as right

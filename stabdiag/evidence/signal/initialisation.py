@@ -20,23 +20,16 @@ from stabdiag.trace import Op, Parameter, Run
 
 GAINS = {
     "relu": sqrt(2),
-    "relu_": sqrt(2),
     "clamp_min": sqrt(2),
     "leaky_relu": sqrt(2),
-    "leaky_relu_": sqrt(2),
     "_prelu_kernel": sqrt(2),
     "hardtanh": sqrt(2),
-    "hardtanh_": sqrt(2),
     "elu": 1.25,
-    "elu_": 1.25,
     "silu": 1.68,
-    "silu_": 1.68,
     "gelu": 1.53,
     "hardswish": 1.73,
     "tanh": 5 / 3,
-    "tanh_": 5 / 3,
     "sigmoid": 1.0,
-    "sigmoid_": 1.0,
     "hardsigmoid": 1.0,
     "softsign": 2.34,
 }
@@ -52,7 +45,7 @@ NORMALISATIONS = frozenset(
         "rsqrt",
     ]
 )
-_TRANSPARENT = frozenset(["add", "add_", "native_dropout", "mul", "dropout", "max_pool2d_with_indices", "avg_pool2d", "clone"])
+_TRANSPARENT = frozenset(["add", "native_dropout", "mul", "dropout", "max_pool2d_with_indices", "avg_pool2d", "clone"])
 
 
 @dataclass(frozen=True)

@@ -273,3 +273,36 @@ def test_the_log_behind_a_softmax_by_hand_is_part_of_it(tmp_path: Path) -> None:
     )
     expected, found = loud(text, tmp_path)
     assert found == expected
+
+
+PRICES = """
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 1)
+
+    def forward(self, prices):
+        return self.fc(torch.log(prices))
+
+
+def build_model():
+    torch.manual_seed(0)
+    return Model()
+
+
+def example_inputs():
+    return (0.2 + torch.rand(16, 4, generator=torch.Generator().manual_seed(1)),)
+
+
+def loss(out):
+    return out.square().mean()
+"""
+
+
+def test_data_that_come_positive_stay_positive(tmp_path: Path) -> None:
+    report = scanned(PRICES, tmp_path, ignore=["SD7"])
+    assert not [f for f in report.findings if f.code == "SD608" and f.severity != "info"]

@@ -223,6 +223,8 @@ def cost(names: list[str], every: int = 200, rounds: int = 9, steps: int = 4) ->
         work = ON_CPU[name]()
         optimizer = torch.optim.AdamW(work.model.parameters(), lr=1e-4)
         loop(work, optimizer, None, 2)
+        with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+            train("perceptron", "SGD", Path(folder), 4)  # what is loaded once is not counted
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with tempfile.TemporaryDirectory() as folder:
             recorder = stabdiag.watch(work.model, optimizer, every=10**9, directory=folder, on_trip="warn")

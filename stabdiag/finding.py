@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from stabdiag.trace import Location, Op
+from stabdiag.trace import Location, Op, Run
 
 
 class Severity(StrEnum):
@@ -47,6 +48,9 @@ class Fix:
     diff: str = ""
 
 
+Still = Callable[[Run], "Severity | Literal[False] | None"]
+
+
 @dataclass(slots=True)
 class Finding:
     """One cause, found once.
@@ -69,6 +73,9 @@ class Finding:
         states: in which it breaks, where that was tried: values of inputs, parameters and results, one list per state
             (`stabdiag/probe/experiments/confirmation.py`). Fixes are tried in them; no report shows them.
         consequences: findings that were folded into this one, their cause.
+        still: `still(run)`, how another run of the same model would be judged: a severity, False where it is gone, None where
+            the run cannot tell; None for what is a fact of this run (`stabdiag.judging.persistence` asks).
+        fades: the severity of a finding that is gone in another run; None drops it.
         acceptable: whether a baseline may accept it; not what the gate itself reports, which would accept all that follows.
         asked: whether it is about a precision that the request or the file asks for (float32 always is).
     """
@@ -91,6 +98,8 @@ class Finding:
     blocks: list[str] | None = None
     states: list[list[dict[str, Any]]] = field(default_factory=list, repr=False)
     consequences: list[Finding] = field(default_factory=list)
+    still: Still | None = field(default=None, repr=False, compare=False)
+    fades: Severity | None = None
     acceptable: bool = True
     asked: bool = True
 

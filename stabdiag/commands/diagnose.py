@@ -51,4 +51,6 @@ def diagnose(
     if any(subject.training.get("interrupted") for subject in report.runs):
         return 130
     code = report.exit_code(options.fail_on)
+    if options.strict and code == 0 and any(subject.subject.unrun for subject in report.runs):
+        return 1
     return 0 if code == 1 and (options.exit_zero or write_baseline) else code

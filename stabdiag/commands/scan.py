@@ -31,6 +31,7 @@ def scan(
     steps_csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write one row per training step.")] = None,
     min_severity: Annotated[str | None, typer.Option(metavar="SEVERITY", help="Report nothing below. [default: info]")] = None,
     exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit 0 although there are findings.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 where the file has a loss that was not run.")] = False,
     write_baseline: Annotated[Path | None, typer.Option(metavar="FILE", help="Accept the findings of this scan.")] = None,
     try_fixes: Annotated[bool, typer.Option("--try-fixes", help="Prove the suggested fixes by trying them.")] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", metavar="N", help="Models at a time. [default: 1]")] = None,

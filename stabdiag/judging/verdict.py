@@ -1,7 +1,8 @@
 """One verdict per precision: can this model be trained in it, and if not, which line is in the way.
 
-Measured where the precision ran, predicted from the reference run everywhere; where the two differ the reason says so. FP8 is
-predicted only, with per-tensor scaling: the inputs of every matrix product divided by their largest magnitude.
+Measured where the precision ran, predicted from the reference run everywhere. A worse prediction is told with its reason; a
+better one is not, since it reads ranges and condition numbers, and most of what breaks is neither. FP8 is predicted
+only, with per-tensor scaling: the inputs of every matrix product divided by their largest magnitude.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
     if run is None or run.error is not None:
         reason = next((n.reason for n in trace.not_run if n.precision == name), run.error if run else None)
         missing = PrecisionVerdict(name, "not-run", reason or "the scan ended before it", mode="", predicted=foreseen.verdict)
-        if run is not None and _blame(missing, findings):
+        in_the_way = [finding for finding in findings if finding.severity_in(name) is not None]
+        if run is not None and _blame(missing, in_the_way):
             missing.mode = run.mode
             missing.reason = f"{missing.reason}: {run.error}"
         return missing
@@ -62,18 +64,13 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
     _measured(verdict, run, trace)
     _blame(verdict, findings)
     _scaling(trace, verdict, run.loss_scale, format_of(name))
-    _beside_the_prediction(verdict, foreseen)
+    if foreseen.verdict and RANK[foreseen.verdict] > RANK[verdict.verdict]:
+        _add(verdict, f"predicted {foreseen.verdict}" + (f" ({foreseen.reason})" if foreseen.reason else ""))
     return verdict
 
 
-def _beside_the_prediction(verdict: PrecisionVerdict, foreseen: PrecisionVerdict) -> None:
-    """Say what the prediction says otherwise: it reads ranges and condition numbers off the reference run, nothing else."""
-    said = [verdict.reason] if verdict.reason else []
-    if foreseen.verdict and RANK[foreseen.verdict] > RANK[verdict.verdict]:
-        said.append(f"predicted {foreseen.verdict}" + (f" ({foreseen.reason})" if foreseen.reason else ""))
-    elif foreseen.verdict in ("safe", "safe-with-scaling") and verdict.verdict == "fails" and verdict.name != "float32":
-        said.append("the ranges of the reference run do not show it")
-    verdict.reason = "; ".join(said)
+def _add(verdict: PrecisionVerdict, reason: str) -> None:
+    verdict.reason = f"{verdict.reason}; {reason}".lstrip("; ")
 
 
 def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:
@@ -100,11 +97,12 @@ def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:
 
 def _measured(verdict: PrecisionVerdict, run: Run, trace: Trace) -> None:
     """What the numbers say where no rule has a finding."""
-    if run.loss is None or not isfinite(run.loss):
-        verdict.verdict, verdict.reason = "fails", "the loss is not finite"
-        return
-    if run.nonfinite_gradient is not None:
-        verdict.verdict, verdict.reason = "fails", f"the gradient of {run.nonfinite_gradient} is not finite"
+    gradient = run.nonfinite_gradient
+    broken = "the loss" if run.loss is None or not isfinite(run.loss) else gradient and f"the gradient of {gradient}"
+    if broken:
+        born = next((trace.place(birth.op) for birth in harmful(run)), None)
+        verdict.verdict, verdict.reason = "fails", f"{broken} is not finite"
+        verdict.where = f"{born.path}:{born.line}" if born is not None else ""
         return
     descent = descent_of(trace, run)
     if descent is None:
@@ -152,7 +150,7 @@ def _scaling(trace: Trace, verdict: PrecisionVerdict, scale: float, format: Form
         verdict.loss_scale = scale
         if verdict.verdict == "safe":
             verdict.verdict = "safe-with-scaling"
-            verdict.reason = f"{lost:.0%} of the gradients flush to 0 unscaled"
+            _add(verdict, f"{lost:.0%} of the gradients flush to 0 unscaled")
 
 
 def predict(trace: Trace, name: str) -> PrecisionVerdict:

@@ -57,7 +57,7 @@ def watch(
 
     Args:
         model: what is trained; several for a GAN.
-        optimizer: what steps it; several for a GAN. One that takes a closure (LBFGS) is followed but cannot be held.
+        optimizer: what steps it; several for a GAN.
         scaler: the `torch.amp.GradScaler`, where there is one.
         every: of so many steps one is recorded in full and judged by the rules.
         directory: where `steps.jsonl`, capsules and the reports go.
@@ -239,7 +239,21 @@ class Watcher:
 
     # -- the optimizer ------------------------------------------------------------------------------------------------------
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        """Look at the gradients, at once or behind the closure that makes them."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            return self._look_at_gradients(optimizer)
+
+        def looked_at() -> Any:
+            result = closure()
+            self._look_at_gradients(optimizer)
+            return result
+
+        return (args[:1], kwargs | {"closure": looked_at})
+
+    def _look_at_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer step, or hold it."""
         if self._busy or self._tape is None:
             return
         if id(optimizer) in self._stepped and self._mode is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from stabdiag.probe.recorder import named_tensors
 from stabdiag.probe.runner import probe
 from stabdiag.recording import stats
 from stabdiag.settings.request import ScanRequest
-from stabdiag.subject.capture import script
+from stabdiag.subject.capture import loop, script
 from stabdiag.subject.capture.played import playing
 from stabdiag.subject.capture.watch import Cycle
 from stabdiag.subject.construction import Construction, recording
@@ -23,7 +24,7 @@ from stabdiag.subject.device import resolve
 from stabdiag.subject.live import live
 from stabdiag.subject.load import load, shown_path
 from stabdiag.subject.overlay import overlay
-from stabdiag.subject.subject import Subject
+from stabdiag.subject.subject import Subject, SubjectError
 from stabdiag.trace import Location, Trace
 
 Progress = Callable[[str, float], None]
@@ -42,21 +43,49 @@ def probe_file(
     progress("load", 0.0)
     stats.warm_up()
     with overlay(request.edited):
+        refused = ""
         if request.script is not None:
             return _probe_script(request, progress, save, stubborn)
+        if _is_script(request):
+            try:
+                return _probe_script(replace(request, script=[]), progress, save, stubborn)
+            except SubjectError as error:
+                refused = str(error)
         with recording() as construction:
-            subject = load(
-                request.target,
-                arguments=request.arguments,
-                input_specs=request.inputs,
-                data=request.data,
-                weights=request.weights,
-                device=request.device,
-            )
+            subject = _loaded(request, refused)
             data = {name: construction.outermost(tensor) for name, tensor in named_tensors(subject.batch(0))}
         _run_after_build(subject, request.after_build)
         _multiply_loss(subject, request.loss_factor)
         return _probe(subject, construction, data, request, progress, save)
+
+
+def _loaded(request: ScanRequest, refused: str) -> Subject:
+    """The model of the target; `refused` says why the training that it does when it is executed could not be captured."""
+    try:
+        subject = load(
+            request.target,
+            arguments=request.arguments,
+            input_specs=request.inputs,
+            data=request.data,
+            weights=request.weights,
+            device=request.device,
+        )
+    except SubjectError as error:
+        if not refused:
+            raise
+        message = f"{str(error).rstrip('.')}; its training was tried first, but {refused}"
+        raise SubjectError(message, error.kind, error.detail) from error
+    if refused:
+        subject.facts.how["model"] += f"; its training was tried first, but {refused}"
+    return subject
+
+
+def _is_script(request: ScanRequest) -> bool:
+    """Whether a scan of the target is a scan of the training that it does when it is executed: it keeps no contract, and no
+    option asks for another model, other inputs or other weights."""
+    path = Path(request.target)
+    asked = request.arguments or request.inputs or request.data or request.weights
+    return not asked and path.is_file() and loop.trains_when_run(loop.tree(path))
 
 
 def _probe_script(

@@ -17,7 +17,7 @@ from torch import Tensor
 from stabdiag.evidence.expressions.forms import EXP, GENERAL, LATE_CLAMP, RATIO, SIGMOID_BY_HAND, Expression
 from stabdiag.evidence.expressions.plausible import plausibility
 from stabdiag.probe import states
-from stabdiag.probe.states import DATA, PARAMETERS, Source, State
+from stabdiag.probe.states import DATA, FACTORS, PARAMETERS, Source, State
 from stabdiag.probe.subexpression import Lanes, Subexpression
 from stabdiag.trace import Run
 from stabdiag.trace.formats import FORMATS
@@ -27,6 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _LARGEST = 2**26  # elements of all tensors of an expression, all lanes together: autograd keeps them
 _DIRECTIONS = ["scale", "negate", "raise", "lower"]
 _STEPS = 8  # of a descent
+_REFINED = 6  # parts of the distance between two factors, where the bound of what is plausible lies between them
 # Lengths of one step, in the sources' units.
 _LENGTHS = {DATA: [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0], PARAMETERS: [0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5]}
 _ALONG_ONE_AXIS = frozenset((EXP, LATE_CLAMP, RATIO, SIGMOID_BY_HAND))  # uniform variations take these to their end
@@ -64,6 +65,11 @@ class Search:
     def breaks(self, format: str) -> dict[str, Any]:
         """kind ("value", "gradient") -> the most plausible uniform variation or special shape that breaks it, if one does."""
         found = self._of(self._tried, format)
+        for kind, broken in list(found.items()):
+            if self.group == DATA and broken["how"] in _DIRECTIONS and 1 < plausibility(broken) < FACTORS[1]:
+                between = [broken["factor"] / FACTORS[1] ** (part / _REFINED) for part in range(1, _REFINED)]
+                nearer = self._of(states.uniform(DATA, self.sources, [broken["how"]], between), format)
+                found[kind] = min((broken, nearer.get(kind, broken)), key=plausibility)
         if format == "float32" and found:  # narrower formats break the same way, only sooner
             ways = {b["how"] for b in found.values()} & set(_DIRECTIONS)
             self._tried = [s for s in self._tried if s.how not in _DIRECTIONS or s.how in (ways or _DIRECTIONS)]

@@ -10,7 +10,7 @@ is plausible for its kind (guard 11 of the catalogue):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from stabdiag.trace import Run
 
 DATA, PARAMETERS = "data", "parameters"
-_FACTORS = [10 ** (e / 3) for e in range(10)]  # 1 to 1000
+FACTORS = [10 ** (e / 3) for e in range(10)]  # 1 to 1000
 _MOVES = [0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5]  # of every weight, in units of its own
 _OFF_ZERO = 1.0037  # a shift by exactly the largest magnitude would put that element on 0 by construction
 
@@ -119,7 +119,7 @@ def observed(sources: list[Source]) -> State:
     return State("observed", 1.0, {s.id: s.tensor for s in sources})
 
 
-def uniform(group: str, sources: list[Source], directions: list[str]) -> list[State]:
+def uniform(group: str, sources: list[Source], directions: list[str], factors: Sequence[float] = FACTORS) -> list[State]:
     """Every source scaled by k, or shifted by k times its largest magnitude; a parameter shifted by what training moves it."""
     if group == PARAMETERS:
         signs = {"raise": 1.0, "lower": -1.0}
@@ -130,7 +130,7 @@ def uniform(group: str, sources: list[Source], directions: list[str]) -> list[St
             for k in _MOVES
         ]
     return [
-        State(d, k, {s.id: _varied(s, d, k) for s in sources}) for d in directions for k in _FACTORS if (d, k) != ("scale", 1.0)
+        State(d, k, {s.id: _varied(s, d, k) for s in sources}) for d in directions for k in factors if (d, k) != ("scale", 1.0)
     ]
 
 

@@ -52,8 +52,8 @@ def _run(run: SubjectReport) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    data: dict[str, Any] = plain(asdict(replace(finding, states=[], consequences=[])))
-    for internal in ("blocks", "states", "consequences", "acceptable"):
+    data: dict[str, Any] = plain(asdict(replace(finding, states=[], consequences=[], still=None)))
+    for internal in ("blocks", "states", "consequences", "still", "fades", "acceptable"):
         del data[internal]
     if finding.location is not None:
         start, end = columns(finding.location)

@@ -122,6 +122,12 @@ def _header(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
         facts.insert(0, f"{_short(subject.parameters)} parameters")
     head = Text().append(one_line(title(run)), "bold")
     yield from hanging(head, prose("".join(f" · {fact}" for fact in facts)), width, 2)
+    if subject.unrun:
+        said = (
+            f"the file's own loss {subject.unrun}; `stabdiag run {subject.path}` runs it, or build_model(), example_inputs() "
+            "and loss() in the file declare it"
+        )
+        yield from hanging(Text().append("  not run: ", STYLES["warning"]), prose(said), width, 4)
     # What the author declared needs no reason; every choice made for them has one.
     declared = {"inputs": {"inputs"}, "objective": {"loss"}, "model": {"inputs", "loss"}}
     for key, reason in subject.how.items():
@@ -155,11 +161,12 @@ def _verdicts(precisions: list[PrecisionVerdict], width: int) -> Iterator[Text]:
 
 
 def verdict_words(p: PrecisionVerdict) -> str:
-    """The verdict as people say it: "safe with scaling 2^12", "fails at model.py:14" (the findings have the whole path)."""
+    """The verdict as people say it: "safe with scaling 2^12", "at risk at model.py:14" (the findings have the whole path)."""
     if p.verdict == "safe-with-scaling" and p.loss_scale:
         return f"safe with scaling 2^{p.loss_scale.hex().partition('p')[2].lstrip('+')}"
     words = p.verdict.replace("-", " ")
-    return f"fails at {one_line(p.where.rpartition('/')[2])}" if p.verdict == "fails" and p.where else words
+    bad = p.verdict in ("fails", "at-risk") and p.where
+    return f"{words} at {one_line(p.where.rpartition('/')[2])}" if bad else words
 
 
 def remarks(p: PrecisionVerdict) -> list[str]:

@@ -116,6 +116,7 @@ Bengio 2013 (arXiv:1211.5063); Jozefowicz, Zaremba & Sutskever 2015 for the forg
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from stabdiag.evidence.graph.author_line import line_of_weight
 from stabdiag.evidence.signal.cause import cause_of_loss
@@ -127,7 +128,6 @@ from stabdiag.evidence.signal.depth import (
     over_depth,
     over_time,
     ratio_ratchet,
-    rechecks,
     starved_layer,
 )
 from stabdiag.evidence.signal.initialisation import remedy
@@ -161,13 +161,18 @@ def check(
     if run is None:
         return
     course = over_depth(run)
-    later = rechecks(trace, over_depth)
 
-    def lost(decades: float) -> bool:
-        return _lost(course, decades, slope) and all(_lost(c, kept * decades, kept * slope) for c in later)
+    def judge(course: Course | None, share: float = 1.0) -> Severity | Literal[False] | None:
+        if course is None or len(course.norms) < LEAST_LAYERS:
+            return None
+        if not _lost(course, share * warning_decades, share * slope):
+            return False
+        return Severity.ERROR if _lost(course, share * error_decades, share * slope) else Severity.WARNING
 
-    if course is not None and lost(warning_decades) and course.typical_step >= slope / 2:
-        yield _over_depth(trace, course, Severity.ERROR if lost(error_decades) else Severity.WARNING)
+    if course is not None and course.typical_step >= slope / 2 and (severity := judge(course)):
+        finding = _over_depth(trace, course, severity)
+        finding.still = lambda other: judge(over_depth(other), kept)
+        yield finding
     for course in over_time(run):
         if course.decades > -error_decades or course.slope < slope:
             continue
@@ -178,9 +183,7 @@ def check(
             yield _over_time(trace, course, Severity.WARNING)
 
 
-def _lost(course: Course | None, decades: float, slope: float) -> bool:
-    if course is None or len(course.norms) < LEAST_LAYERS:
-        return False
+def _lost(course: Course, decades: float, slope: float) -> bool:
     return course.decades <= -decades and course.slope >= slope and course.spread_decades <= -decades * 2 / 3
 
 

@@ -101,7 +101,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.nonlinearity import RELU_OPS, is_relu
@@ -190,14 +192,23 @@ def check(
         return
     before = {e.site.key: e for e in collect(first, firing)}
     after = {e.site.key: e for e in collect(later, firing)} if later is not None else {}
-    for key in dict.fromkeys([*before, *after]):
-        start, end = before.get(key), after.get(key)
-        severity = judge(start) if start is not None else None
+
+    def there(evidence: Evidence | None) -> Severity | Literal[False] | None:
+        severity = judge(evidence) if evidence is not None else None
+        revived = evidence is not None and evidence.silent < evidence.units * warning_share
+        return False if severity is None and revived else severity
+
+    def still(other: Run, key: tuple[Any, ...]) -> Severity | Literal[False] | None:
+        return there(next((e for e in collect(other, firing) if e.site.key == key), None))
+
+    for key, start in before.items():
+        end, severity = after.get(key), judge(start)
         then = judge(end) if end is not None else None
-        if start is not None and severity is not None:
-            revived = end is not None and then is None and end.silent < end.units * warning_share
-            found.append(_finding(trace, first, start, Severity.INFO if revived else severity, _steps(start, end, revived)))
-        elif start is not None and end is not None and then is not None and later is not None:
+        if severity is not None:
+            finding = _finding(trace, first, start, severity, _steps(start, end, there(end) is False))
+            finding.still, finding.fades = partial(still, key=key), Severity.INFO
+            found.append(finding)
+        elif end is not None and then is not None and later is not None:
             if end.silent - start.silent < warning_share * end.units:
                 continue
             known = "optimizer" in trace.subject.declared

@@ -93,7 +93,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
-from typing import Any
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.nonlinearity import SQUASHING_OPS, gates, is_output, squashing
@@ -212,21 +212,27 @@ def check(
 ) -> Iterator[Finding]:
     """Judge every bounded nonlinearity as built, and again after two optimizer steps."""
     found: list[Finding] = []
-    run, later = trace.run("float32"), trace.run("float32", step=2)
+    run = trace.run("float32")
     if run is None:
         return
-    after = {e.site.key: e for e in collect(later, deliberate)} if later is not None else {}
+
+    def judge(evidence: Evidence | None) -> Severity | Literal[False] | None:
+        if evidence is None:
+            return None
+        if evidence.bound <= warning_share:
+            return False
+        return Severity.ERROR if evidence.bound > error_share else Severity.WARNING
+
+    def still(other: Run, key: tuple[Any, ...]) -> Severity | Literal[False] | None:
+        return judge(next((e for e in collect(other, deliberate) if e.site.key == key), None))
+
     for evidence in collect(run, deliberate):
-        if evidence.elements < least_elements or evidence.bound <= warning_share:
+        severity = judge(evidence)
+        if not severity or evidence.elements < least_elements or _excused(trace, run, evidence):
             continue
-        op = evidence.site.op
-        if _excused(trace, run, evidence):
-            continue
-        end = after.get(evidence.site.key)
-        if end is not None and end.bound <= warning_share:
-            continue
-        severity = Severity.ERROR if evidence.bound > error_share else Severity.WARNING
-        found.append(_finding(trace, run, op, evidence, severity))
+        finding = _finding(trace, run, evidence.site.op, evidence, severity)
+        finding.still = partial(still, key=evidence.site.key)
+        found.append(finding)
     yield from one_per_line(found)
 
 

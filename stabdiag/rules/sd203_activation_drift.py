@@ -105,11 +105,13 @@ He et al. 2015 (arXiv:1502.01852); De & Smith 2020, Batch Normalization Biases R
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from math import log10
 from statistics import correlation, median
+from typing import Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import Station, deepest_path, layers_of_longest_way, main_path
@@ -172,15 +174,22 @@ def check(
             and drift.explained >= share * explained
         )
 
+    def still(other: Run, path: Callable[[Run], list[Station]], severity: Severity) -> Severity | Literal[False] | None:
+        there = drift_of(path(other))
+        return None if there is None else severity if compounds(there, kept) else False
+
     run = trace.run("float32")
     if run is None:
         return
-    others = [r for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
     for path in (main_path, deepest_path, layers_of_longest_way):
         drift = drift_of(path(run))
-        if drift is not None and compounds(drift) and all(compounds(o, kept) for r in others if (o := drift_of(path(r)))):
-            yield _finding(trace, run, drift, warning_decades, error_decades)
-            return
+        if drift is None or not compounds(drift):
+            continue
+        finding = _finding(trace, run, drift, warning_decades, error_decades)
+
+        finding.still = partial(still, path=path, severity=finding.severity)
+        yield finding
+        return
 
 
 def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error_decades: float) -> Finding:

@@ -85,7 +85,9 @@ the median; Sun et al. 2024, Massive Activations in Large Language Models (arXiv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from statistics import median
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.nonlinearity import RELU_OPS, is_relu
@@ -106,22 +108,27 @@ def check(
     trace: Trace, *, ratio: float = 0.025, share: float = 0.3, least_samples: int = 300, least_units: int = 16
 ) -> Iterator[Finding]:
     """Judge every ReLU site as built, and again after two optimizer steps."""
-    run, later = trace.run("float32"), trace.run("float32", step=2)
+    run = trace.run("float32")
     if run is None:
         return
-    after = sites(later, "relu") if later is not None else {}
+
+    def judge(site: Site | None) -> Severity | Literal[False] | None:
+        dormant = _dormant(site, ratio) if site is not None else None
+        if site is None or dormant is None:
+            return None
+        return Severity.WARNING if wilson_lower(dormant, len(site.facts["fired"])) > share else False
+
+    def still(other: Run, key: tuple[Any, ...]) -> Severity | Literal[False] | None:
+        return judge(sites(other, "relu").get(key))
+
     for key, site in sites(run, "relu").items():
         samples = effective_samples(site.facts["rows"], batch_size(run), site.calls * run.batches)
         units = len(site.facts["fired"])
         if samples < least_samples or units < least_units or _broken(run, site):
             continue
+        if not judge(site):
+            continue
         dormant = _dormant(site, ratio)
-        if dormant is None or wilson_lower(dormant, units) <= share:
-            continue
-        end = after.get(key)
-        still = _dormant(end, ratio) if end is not None else dormant
-        if still is not None and wilson_lower(still, units) <= share:
-            continue
         op = site.op
         name = op.layer or op.module
         yield Finding(
@@ -129,6 +136,7 @@ def check(
             f"{dormant} of {units} units behind `{name}` are dormant: mean activation below {ratio:g} of the layer's median",
             precisions=probed(trace),
             label=f"{dormant} of {units} units are dormant",
+            still=partial(still, key=key),
             evidence={"units": units, "dormant": dormant, "effective_samples": samples, "op_index": op.index},
             fixes=[
                 Fix("kaiming-init", "initialise all units alike"),

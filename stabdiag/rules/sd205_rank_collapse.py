@@ -106,7 +106,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import isfinite, log10
-from typing import Any
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.main_path import Station, main_path
@@ -199,9 +199,13 @@ def check(
     fades = course is not None and course.decades < FADED
     path = ranks(run) if run is not None else []
     severity = judge(path)
-    others = [ranks(r) for r in trace.runs if r.precision == "float32" and (r.seed or r.step) and r.error is None]
-    if severity is None or any(other and judge(other) is None for other in others):
+    if severity is None:
         return
+
+    def still(other: Run) -> Severity | Literal[False] | None:
+        there = ranks(other)
+        return (severity if judge(there) else False) if there else None
+
     first, last = path[0][1], path[-1][1]
     fact, said = "nearest", "nearest neighbour at {:.2g} of the mean at the first layer, {:.2g} at the last"
     if last["own"] < own_share:
@@ -214,6 +218,7 @@ def check(
         f"effective rank {first['rank']:.3g} and {last['rank']:.3g}",
         precisions=probed(trace),
         label="rows are alike from here on",
+        still=still,
         evidence={
             "nearest": [measured["nearest"] for _, measured in path],
             "effective_rank": [round(measured["rank"], 3) for _, measured in path],

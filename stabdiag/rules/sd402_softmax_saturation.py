@@ -83,13 +83,15 @@ Vaswani et al. 2017, Attention Is All You Need, section 3.2.1 (arXiv:1706.03762)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.softmax import MEASUREMENTS as MEASUREMENTS
 from stabdiag.evidence.graph.softmax import as_initialised, made_large, projections, softmaxes
 from stabdiag.evidence.signal.units import sites
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.trace import Trace
+from stabdiag.trace import Run, Trace
 
 KIND = "attention"
 LEVEL = "op"
@@ -98,22 +100,25 @@ REMEDIES = ("qk-norm", "qk-norm-function", "scale-logits", "soft-cap", "xavier-i
 
 def check(trace: Trace, *, share: float = 0.5, least_rows: int = 16) -> Iterator[Finding]:
     """Judge every softmax of every precision of the model as built."""
-    later = trace.run("float32", step=2)
-    after = sites(later, "softmax", "softmax-by-hand") if later is not None else {}
+    severity = Severity.WARNING if as_initialised(trace) else Severity.INFO
+
+    def still(other: Run, key: tuple[Any, ...]) -> Severity | Literal[False] | None:
+        site = sites(other, "softmax", "softmax-by-hand").get(key)
+        return None if site is None else severity if site.facts["one_hot"] > share * site.facts["rows"] else False
+
     for run in trace.runs:
         if run.seed or run.step or run.precision == "float64":
             continue
         for softmax in softmaxes(run):
             sharp = softmax.site.facts["one_hot"]
-            end = after.get(softmax.site.key)
-            passes = run.precision == "float32" and end is not None and end.facts["one_hot"] <= share * end.facts["rows"]
-            if softmax.rows < least_rows or sharp <= share * softmax.rows or passes:
+            if softmax.rows < least_rows or sharp <= share * softmax.rows:
                 continue
             yield Finding(
-                Severity.WARNING if as_initialised(trace) else Severity.INFO,
+                severity,
                 f"{sharp / softmax.rows:.0%} of the softmax rows are one-hot: their largest probability is exactly 1",
                 precisions=[run.precision],
                 label=f"{sharp / softmax.rows:.0%} of the rows are one-hot",
+                still=partial(still, key=softmax.site.key) if run.precision == "float32" else None,
                 evidence={
                     "one_hot_share": sharp / softmax.rows,
                     "rows": softmax.rows,

@@ -90,13 +90,15 @@ Zhai et al. 2023, Stabilizing Transformer Training by Preventing Attention Entro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op
 from stabdiag.evidence.graph.softmax import MEASUREMENTS as MEASUREMENTS
 from stabdiag.evidence.graph.softmax import Softmax, as_initialised, made_large, projections, softmaxes
 from stabdiag.evidence.signal.units import batch_size, probed
 from stabdiag.finding import Finding, Fix, Severity, at
-from stabdiag.trace import Trace
+from stabdiag.trace import Run, Trace
 
 KIND = "attention"
 LEVEL = "op"
@@ -108,34 +110,35 @@ def check(
     trace: Trace, *, warning: float = 0.15, error: float = 0.05, share: float = 0.5, least_rows: int = 16
 ) -> Iterator[Finding]:
     """Judge every attention of the model as built, and again after two optimizer steps."""
-    run, later = trace.run("float32"), trace.run("float32", step=2)
+    run = trace.run("float32")
     if run is None:
         return
-    after = {s.site.key: s for s in softmaxes(later)} if later is not None else {}
 
-    def judge(softmax: Softmax) -> Severity | None:
-        heads = softmax.head_entropies(batch_size(softmax.run))
-        if softmax.rows < least_rows or not heads:
+    def judge(softmax: Softmax | None) -> Severity | Literal[False] | None:
+        heads = softmax.head_entropies(batch_size(softmax.run)) if softmax is not None else []
+        if softmax is None or softmax.rows < least_rows or not heads:
             return None
         if all(h < error for h in heads):
             return Severity.ERROR
-        return Severity.WARNING if sum(h < warning for h in heads) > share * len(heads) else None
+        return Severity.WARNING if sum(h < warning for h in heads) > share * len(heads) else False
+
+    def still(other: Run, key: tuple[Any, ...]) -> Severity | Literal[False] | None:
+        return judge(next((s for s in softmaxes(other) if s.site.key == key), None))
 
     for softmax in softmaxes(run):
-        severity, end = judge(softmax), after.get(softmax.site.key)
-        if severity is None or softmax.scores is None:
+        severity = judge(softmax)
+        if not severity or softmax.scores is None:
             continue
-        then = judge(end) if end is not None else severity
-        if then is None or not as_initialised(trace):
+        if not as_initialised(trace):
             severity = Severity.INFO
-        elif then is not Severity.ERROR:
-            severity = Severity.WARNING
         heads = softmax.head_entropies(batch_size(run))
         yield Finding(
             severity,
             f"the attention rows keep {sum(heads) / len(heads):.2g} of the possible entropy (mean of {len(heads)} heads)",
             precisions=probed(trace),
             label=f"entropy {sum(heads) / len(heads):.2g} of its maximum",
+            still=partial(still, key=softmax.site.key),
+            fades=Severity.INFO,
             evidence={
                 "entropy_share": [round(h, 6) for h in heads],
                 "rows": softmax.rows,

@@ -9,8 +9,8 @@ what feeds the singular op until it breaks in that format. Epsilons of native no
 are left alone. The optimizer's own epsilon is judged by the step that divides by 0, in the precisions that weights are stored
 in: the author's, those asked for, and all of them with `--steps`.
 
-Error: the run or a blank sample reaches the operand's end, or, in float32, values within `within` times what was observed do.
-Warning: it is reached further out or by constants in float32; a bound that is 1 in 16 bits is reached within `within` times.
+Error: the run or a blank sample reaches the operand's end, or, in float32, values within `within` standard deviations do.
+Warning: it is reached further out or by constants in float32; a bound that is 1 in 16 bits is reached within `within` of them.
 Information: a forced zero only, or an epsilon that is 0 in 16 bits and keeps a logarithm from 0 in float32.
 
 ## Why it matters
@@ -84,7 +84,7 @@ def loss(output):
 Epsilons inside opaque kernels, epsilons that are tensors, epsilons absorbed in a large activation.
 
 ## Thresholds
-- `within` = 10: multiple of the observed range up to which a break is near.
+- `within` = 10: standard deviations over the samples, of what feeds the op, within which a break is near.
 
 The limits are the format's smallest number and its unit roundoff. Constants above 1e-3 are not taken for epsilons
 (`stabdiag.evidence.numbers.epsilon.LARGEST`).

@@ -11,6 +11,7 @@ from stabdiag.evidence.graph.structure import modules_of, weights_of_model
 from stabdiag.finding import Finding
 from stabdiag.judging.layers import layers_of, op_rows
 from stabdiag.judging.operands import operands_of
+from stabdiag.judging.persistence import persistent
 from stabdiag.judging.report import Replayed, Samples, SubjectReport
 from stabdiag.judging.triage import triage
 from stabdiag.judging.verdict import verdicts
@@ -77,7 +78,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
     found: list[Finding] = []
     for rule in sorted(rules, key=lambda rule: rule.kind == "scan"):  # last, because they say which of the others failed
         with contained(trace, rule.code, "rule"):
-            found += as_asked(rule.check(trace, request.thresholds.get(rule.code)), request, trace.subject.path)
+            made = persistent(rule.check(trace, request.thresholds.get(rule.code)), trace)
+            found += as_asked(made, request, trace.subject.path)
     findings = triage(found)
     precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
     weigh(findings, request, trace.subject)

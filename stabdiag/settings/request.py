@@ -126,6 +126,7 @@ class RunOptions:
         baseline: file with accepted findings; None for none.
         jobs: subjects scanned at the same time.
         exit_zero: exit 0 although there are findings.
+        strict: exit 1 where a loss was guessed although the file has its own.
     """
 
     models: list[Any] = field(default_factory=list)
@@ -135,3 +136,4 @@ class RunOptions:
     baseline: str | None = None
     jobs: int = 1
     exit_zero: bool = False
+    strict: bool = False

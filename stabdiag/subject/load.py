@@ -15,6 +15,7 @@ from stabdiag.subject import device as devices
 from stabdiag.subject import lightning, objective
 from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.build import bind, build, literal
+from stabdiag.subject.capture import loop
 from stabdiag.subject.choose import Choice, choose
 from stabdiag.subject.declared import training
 from stabdiag.subject.importing import import_target, parse_target
@@ -89,6 +90,8 @@ def load(
         rebuildable=rebuild is not None,
         training=settings,
     )
+    if not goal.objective.declared and taken.path is not None and (own := loop.own_loss(loop.tree(taken.path))) is not None:
+        facts.unrun = f"`{own[0]}` in line {own[1]}"
     source = goal.source
     return Subject(
         model,

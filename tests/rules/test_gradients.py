@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stabdiag.finding import Finding
+from stabdiag.judging.persistence import persistent
 from stabdiag.probe.experiments import zero_gradient
 from stabdiag.probe.first_steps import advance
 from stabdiag.probe.recorder import Recorder
@@ -44,7 +45,7 @@ def recorded(case: Case) -> Trace:
 
 def judged(trace: Trace) -> list[Finding]:
     """Findings of the rules for gradients, symmetry and inputs, before triage."""
-    return [finding for code in RULES for finding in all_rules()[code].check(trace)]
+    return [finding for code in RULES for finding in persistent(all_rules()[code].check(trace), trace)]
 
 
 def loud(findings: list[Finding]) -> dict[str, str]:

@@ -57,6 +57,12 @@ for _ in range(60):
 return p.log() / 60""",
         "torch.randn(8, 16, generator=g)",
     ),
+    "clock-in-16-bits": model(
+        "self.a, self.b = nn.Linear(11, 32), nn.Linear(32, 4)",
+        """clock = x.half()  # expect: SD501
+return self.b(torch.tanh(self.a(clock.diff(dim=1).to(self.b.weight.dtype))))""",
+        "40_000 + torch.rand(64, 12, generator=g).cumsum(1)",
+    ),
     "healed-inside-a-small-branch": model(
         "self.a, self.b = nn.Linear(16, 16), nn.Linear(16, 16)",
         """h = self.a(x) * 600
@@ -241,6 +247,12 @@ return self.o((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + eps).sqr
         "self.m = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))",
         "return self.m(x - x.mean(0))",
         "100 + torch.randn(64, 8, generator=g)",
+    ),
+    "mixed-precision-by-hand": model(
+        "self.a, self.b = nn.Linear(16, 32), nn.Linear(32, 4)",
+        """h = F.linear(x.bfloat16(), self.a.weight.bfloat16()).to(self.b.weight.dtype)
+return self.b(torch.tanh(h))""",
+        "torch.randn(64, 16, generator=g)",
     ),
 }
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from stabdiag.judging.report import Report
+from stabdiag.reports.text import render
 from stabdiag.scanning.pipeline import scan_here
 from stabdiag.settings.request import ScanRequest
-from stabdiag.subject.capture import script
+from stabdiag.subject.capture import loop, script
 from stabdiag.subject.capture.played import playing, rewound
 from stabdiag.subject.capture.tape import added
 from stabdiag.subject.subject import SubjectError
@@ -249,3 +251,65 @@ def test_what_goes_wrong_while_the_step_is_played_is_not_for_the_script_to_catch
 
     with pytest.raises(ValueError, match="ours"):
         run(write(ODD), play)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_scan_sees_that_the_file_trains_and_on_what(name):
+    module = loop.tree(FOLDER / f"{name}.py")
+    assert loop.trains_when_run(module)
+    own = loop.own_loss(module)
+    assert (own is None) == (name in ("lightning_fit", "hf_trainer"))
+    if own is not None:
+        assert "loss" in own[0] or "mse" in own[0]
+
+
+LIBRARY = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.a(x)
+
+
+def train(model, loader):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for x, y in loader:
+        loss = nn.functional.nll_loss(torch.log(torch.softmax(model(x), 1)), y)
+        loss.backward()
+        optimizer.step()
+"""
+
+
+def test_a_loss_that_is_not_run_is_said_in_the_second_line(capsys):
+    name = write(LIBRARY)
+    assert not loop.trains_when_run(loop.tree(Path(name)))
+    report = scan_here(ScanRequest(name, precisions=["float32"]))
+    expected = "`loss = nn.functional.nll_loss(torch.log(torch.softmax(model(x), 1)), y)` in line 16"
+    assert report.subject.unrun == expected
+    text = render(Report("0", [report]), width=300)
+    assert text.splitlines()[1].startswith(
+        f"  not run: the file's own loss {expected}; `stabdiag run train.py` runs it, or build_model()"
+    )
+
+
+def test_with_the_contract_nothing_is_run_and_nothing_is_said():
+    contract = "\n\ndef loss(output):\n    return output.square().mean()\n"
+    name = write(LIBRARY + contract + "\n\nif __name__ == '__main__':\n    train(Net(), [])\n")
+    assert not loop.trains_when_run(loop.tree(Path(name)))
+    assert scan_here(ScanRequest(name, precisions=["float32"])).subject.unrun == ""
+
+
+def test_a_training_that_cannot_be_run_leaves_a_guess_and_says_why():
+    main = "\n\nif __name__ == '__main__':\n    train(Net(), torch.load('absent.pt'))\n"
+    report = scan_here(ScanRequest(write(LIBRARY + main), precisions=["float32"]))
+    assert "its training was tried first, but train.py raises FileNotFoundError" in report.subject.how["model"]
+    assert report.subject.unrun and report.error is None
+
+
+def test_a_scan_of_a_file_that_trains_uses_its_own_loss_and_data():
+    report = scan_here(ScanRequest(write(LOOP), precisions=["float32"]))
+    assert report.subject.objective == "loss = (model(torch.full((6, 4), float(step))) - 1).square().mean() in line 9"
+    assert report.subject.declared == ["inputs", "loss", "optimizer"]
+    assert len(Path("log").read_text().splitlines()) == 1

@@ -274,10 +274,10 @@ def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: f
         raw = dependence(run).maker(expression.operand) is None
         if raw and (seen.get("low") or 0.0) > 0:
             return Severity.INFO  # prices, rates, probabilities: positive as the author's data come
-        at_hand = [b for b in wide if b["how"] not in DEGENERATE]
-        if at_hand and spread is not None and spread <= within:
+        beyond = [b for b in wide if b["how"] not in SPECIAL and (b["low"] is None or b["low"] < 0)]
+        if beyond and spread is not None and spread <= within:
             return Severity.ERROR
-        return Severity.WARNING if any(b["how"] in SPECIAL for b in wide) else Severity.INFO
+        return Severity.WARNING if any(b["how"] in SPECIAL or plausibility(b) <= 1 for b in wide) else Severity.INFO
     if any(near(b, within) for b in wide):
         return Severity.ERROR
     if form not in GENERAL and form not in (EXP, RATIO):

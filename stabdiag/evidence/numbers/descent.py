@@ -26,8 +26,9 @@ DESCENDS = 0.5
 GONE = 0.01
 """Length of a gradient, relative to the reference's, below which no step along it does anything, however rough the loss is."""
 DOUBT = 0.25
-"""Gradient error from which noise is worth the measuring. Of 36 healthy architectures (`benchmarks/verdicts.py`) those without
-batch statistics over few elements stay below."""
+"""Gradient error from which noise is worth the measuring. In bfloat16 it is 0.003 to 0.11 for healthy networks without batch
+statistics over few elements and 0.4 to 6 for those with them (`benchmarks/descent.py`). The exact gradient of those descends by
+0.2 of its slope or less, so that all of them are rough."""
 TOLD = 0.1
 """Gradient error that is told beside a verdict of "safe": the first digit."""
 
@@ -65,12 +66,16 @@ class Descent:
             return f"a step along its gradient lowers the loss by {share:.0%} of what the exact gradient does"
         if self.error < TOLD:
             return ""
-        noise = f"rounding changes the gradient by {self.error:.0%}"
+        noise = f"rounding changes the gradient by {_share(self.error)}"
         if self.outcome is Outcome.ROUGH:
-            return f"{noise}, at a point where the loss is too rough for a step along any gradient to follow its slope"
+            return f"{noise}, and so does one step of training"
         if self.outcome is Outcome.NOISY:
-            return f"{noise}, {'more than its own size' if self.sampling is None else f'samples by {self.sampling:.0%}'}"
-        return noise if self.sampling is None else f"{noise}, samples by {self.sampling:.0%}"
+            return f"{noise}, {'more than its own size' if self.sampling is None else f'samples by {_share(self.sampling)}'}"
+        return noise if self.sampling is None else f"{noise}, samples by {_share(self.sampling)}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value < 10 else f"{value:,.3g} times its size"
 
 
 def in_doubt(run: Run) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from stabdiag.evidence.expressions.forms import REPLACEABLE, Expression, expressions
@@ -79,39 +79,43 @@ def _lost_in(format: Format, epsilon: Epsilon) -> bool:
     return epsilon.value <= format.smallest / 2
 
 
-def _singular_at_one(run: Run, op: Op, steps: int = 6) -> Op | None:
+def _singular_at_one(run: Run, op: Op) -> Op | None:
     """The op behind a value bounded by ±1 that is singular there, or that takes it from 1 before it is singular at 0."""
-    for consumer in run.consumers(op.outputs[0]):
-        if consumer.phase == "backward":
-            continue
+    for _, consumer in _readers(run, op, _keeps_one):
         if singular_at(consumer.name, consumer.attributes, 1.0):
             return consumer
-        square = consumer.name == "mul" and len(set(consumer.inputs)) == 1
         from_one = consumer.name in _SUMS and abs(consumer.attributes.get("other", 0.0)) == 1
-        if from_one:
-            found = singular_consumer(run, consumer)
-        elif steps and (consumer.view or square or consumer.name in _PASSES_ONE_ON):
-            found = _singular_at_one(run, consumer, steps - 1)
-        else:
-            found = None
-        if found is not None:
+        if from_one and (found := singular_consumer(run, consumer)) is not None:
             return found
     return None
 
 
-def singular_consumer(run: Run, op: Op, steps: int = 6) -> Op | None:
+def singular_consumer(run: Run, op: Op) -> Op | None:
     """The op behind a value that divides by it, takes its logarithm or its root; through ops that leave a zero zero."""
-    for consumer in run.consumers(op.outputs[0]):
-        if consumer.phase == "backward":
-            continue
-        divisor = len(consumer.inputs) > 1 and consumer.inputs[1] == op.outputs[0]
+    for value, consumer in _readers(run, op, lambda reader: reader.view or reader.name in _PASSES_ZERO_ON):
+        divisor = len(consumer.inputs) > 1 and consumer.inputs[1] == value
         if singular_at(consumer.name, consumer.attributes, 0.0) and (consumer.name != "div" or divisor):
             return consumer
-        if steps and (consumer.view or consumer.name in _PASSES_ZERO_ON):
-            found = singular_consumer(run, consumer, steps - 1)
-            if found is not None:
-                return found
     return None
+
+
+def _keeps_one(op: Op) -> bool:
+    square = op.name == "mul" and len(set(op.inputs)) == 1
+    return op.view or square or op.name in _PASSES_ONE_ON
+
+
+def _readers(run: Run, op: Op, through: Callable[[Op], bool]) -> Iterator[tuple[int, Op]]:
+    """Every op that reads an op's result, nearest first, directly or through ops that hand it on; with the value it reads."""
+    front, seen = [op], {op.index}
+    while front:
+        value = front.pop(0).outputs[0]
+        for reader in run.consumers(value):
+            if reader.phase == "backward" or reader.index in seen:
+                continue
+            seen.add(reader.index)
+            yield value, reader
+            if through(reader):
+                front.append(reader)
 
 
 def bites(run: Run, epsilon: Epsilon) -> bool:

@@ -7,7 +7,6 @@ judged on decades (log10 units), so that a loss multiplied by a constant changes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -164,11 +163,6 @@ def most_precise(trace: Trace) -> Run | None:
     """The run that gradients are read from: float64 where it ran, because 1e-60 is a number there."""
     run = trace.run("float64")
     return run if run is not None and run.error is None else trace.base
-
-
-def rechecks(trace: Trace, course_of: Callable[[Run], Course | None]) -> list[Course | None]:
-    """The same course with other seeds and after optimizer steps: what must still hold there."""
-    return [course_of(run) for run in trace.runs if run.precision == "float32" and (run.seed or run.step) and run.error is None]
 
 
 def weights_of(run: Run, op: Op) -> list[str]:

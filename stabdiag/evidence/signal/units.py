@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import Any
+from typing import Any, Literal
 
-from stabdiag.finding import Finding
+from stabdiag.finding import Finding, Severity, Still
 from stabdiag.trace import Op, Run, Trace
 
 ONE_SIDED_95 = 1.6449  # standard normal quantile
@@ -63,8 +63,22 @@ def one_per_line(findings: Iterable[Finding]) -> list[Finding]:
             )
             worst.evidence["also"] = [f.module for f in group if f is not worst]
         worst.evidence["reaches"] = [f.evidence["op_index"] for f in group]
+        worst.still = _any_still([f.still for f in group if f.still is not None])
         first.append(worst)
     return first
+
+
+def _any_still(asked: list[Still]) -> Still | None:
+    """How bad the worst of several findings is in another run: gone only where all are."""
+
+    def still(run: Run) -> Severity | Literal[False] | None:
+        answers = [ask(run) for ask in asked]
+        there = [answer for answer in answers if answer]
+        if there:
+            return max(there, key=lambda severity: severity.rank)
+        return None if None in answers else False
+
+    return still if asked else None
 
 
 def batch_size(run: Run) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from stabdiag.subject.capture.tape import Tape, added
+from stabdiag.subject.capture.tape import Loss, Made, Tape, added, references
 from stabdiag.subject.capture.trees import tensors_in
 from stabdiag.subject.capture.watch import Cycle
 from stabdiag.subject.frames import one_line
@@ -60,7 +62,7 @@ def _subject(cycles: list[Cycle], shown: str) -> Subject:
     def play(model: nn.Module, inputs: Inputs, returned: Returned) -> Tensor:
         return added(tape.play(list(inputs.kwargs.values()), returned))
 
-    lines = list(dict.fromkeys(_line(tape.nodes[loss.of[0][0].node].location or loss.location) for loss in tape.losses))
+    lines = list(dict.fromkeys(_line(_made_at(tape, loss)) for loss in tape.losses))
     count = len(tape.losses)
     what = lines[0] if len(lines) == 1 else f"{len(lines)} losses"
     steps = f"step {first.step}" + (f" and step {batches[1].step}" if len(batches) > 1 else "")
@@ -112,7 +114,28 @@ def _times(count: int, lines: list[str]) -> str:
 
 
 def _line(at: Location | None) -> str:
-    return f"{at.source.strip() or at.function} in line {at.line}" if at is not None else "backward()"
+    return f"{_code(at.source) or at.function} in line {at.line}" if at is not None else "backward()"
+
+
+def _made_at(tape: Tape, loss: Loss) -> Location | None:
+    """The author's own line that made a loss; what a framework does with it since (dividing it) is passed over."""
+    reference: Made | None = loss.of[0][0]
+    while reference is not None:
+        node = tape.nodes[reference.node]
+        if node.location is not None and not node.location.library:
+            return node.location
+        reference = next((r for r in references(node) if isinstance(r, Made)), None)
+    return loss.location
+
+
+def _code(line: str) -> str:
+    """A line without its comment."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(line.strip()).readline))
+    except (tokenize.TokenError, IndentationError, SyntaxError):  # a line of a longer statement
+        return line.strip()
+    at = next((token.start[1] for token in tokens if token.type == tokenize.COMMENT), None)
+    return line.strip()[:at].rstrip()
 
 
 @contextmanager

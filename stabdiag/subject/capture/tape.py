@@ -145,7 +145,7 @@ class Tape:
                     continue
                 seen.add(index)
                 node = self.nodes[index]
-                todo += [reference.node for reference in _references(node) if isinstance(reference, Made)]
+                todo += [reference.node for reference in references(node) if isinstance(reference, Made)]
                 todo += [writer for storage in node.storages for writer in writers.get(storage, ())]
             for index in seen:
                 before = reached.get(index, set())
@@ -154,7 +154,7 @@ class Tape:
 
     def _kept(self, indices: list[int], into: dict[int, set[int] | None]) -> Tape:
         position = {old: new for new, old in enumerate(indices)}
-        used = sorted({r.leaf for i in indices for r in _references(self.nodes[i]) if isinstance(r, Given)})
+        used = sorted({r.leaf for i in indices for r in references(self.nodes[i]) if isinstance(r, Given)})
         leaf = {old: new for new, old in enumerate(used)}
 
         def moved(reference: Made | Given) -> Made | Given:
@@ -177,7 +177,7 @@ class Tape:
     @property
     def signature(self) -> list[Any]:
         """What two steps must share to be two batches of the same step."""
-        calls = [(id(n.call) if isinstance(n.call, nn.Module) else n.call, n.mutates, _shape_of(n)) for n in self.nodes]
+        calls = [(id(n.call) if isinstance(n.call, nn.Module) else n.call, n.mutates, references(n)) for n in self.nodes]
         return [calls, [(tuple(t.shape), t.dtype) for t in self.leaves], [[r for r, _ in loss.of] for loss in self.losses]]
 
 
@@ -207,7 +207,8 @@ def _called(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], as_record
             parameter.requires_grad_(True)
 
 
-def _references(node: Node) -> list[Made | Given]:
+def references(node: Node) -> list[Made | Given]:
+    """The tensors that a call takes, in order."""
     found: list[Made | Given] = []
 
     def note(reference: Made | Given) -> Made | Given:
@@ -216,7 +217,3 @@ def _references(node: Node) -> list[Made | Given]:
 
     mapped((node.args, node.kwargs), note, (Made, Given))
     return found
-
-
-def _shape_of(node: Node) -> list[Made | Given]:
-    return _references(node)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import log10
 
-from stabdiag.evidence.graph.main_path import main_path
 from stabdiag.evidence.graph.softmax import softmaxes
 from stabdiag.evidence.numbers.loss_scale import scale_of_tensors
 from stabdiag.evidence.signal.depth import most_precise, over_depth, over_time
+from stabdiag.evidence.signal.path import signal_path
 from stabdiag.evidence.signal.units import batch_size
 from stabdiag.rules import sd104_gradient_underflow as underflow
 from stabdiag.rules import sd201_dead_relu, sd202_saturated_activation, sd203_activation_drift, sd205_rank_collapse
@@ -103,12 +103,12 @@ def _silent(run: Run) -> Iterator[float]:
 
 
 def _saturated(run: Run) -> Iterator[float]:
-    return (e.bound for e in sd202_saturated_activation.collect(run, 2.0))
+    return (e.share for e in sd202_saturated_activation.collect(run, 2.0, 2.0**-22))
 
 
 def _drift(run: Run) -> Iterator[float]:
     """Decades of variance, where the path is long enough and its second half goes on."""
-    found = sd203_activation_drift.drift_of(main_path(run))
+    found = sd203_activation_drift.drift_of(signal_path(run))
     if found is not None and len(found.logs) >= 8:
         yield abs(found.decades) if found.slope and found.later / found.slope >= 0.5 else 0.0
 

@@ -106,12 +106,18 @@ class Replayed:
     path: str = ""
     line: int = 0
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it begins."""
+        return self.path, self.line
+
 
 @dataclass(slots=True)
 class Samples:
     """What the reference run computed, to tell whether an edited model computes the same.
 
     Attributes:
+        precision: of the run: float64, or float32 where that does not run.
         outputs: up to 2,048 values of each output at fixed positions; loss: None where there was none.
         gradients: parameter name -> up to 64 values of its gradient at fixed positions; norms: parameter name -> its L2 norm.
     """
@@ -120,6 +126,7 @@ class Samples:
     loss: float | None = None
     gradients: dict[str, list[float]] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
+    precision: str = "float64"
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, 
         taken: optimizer steps that were taken; error: why it broke off, "" when nothing raised.
         optimizer: see `Chosen.facts`.
         steps: one dict of the fields of `training.Step` per step taken.
+        promised: per step taken, by how much its gradient says the loss falls over the step, -g·Δw.
         poisoned_buffers: names of buffers that were finite before the steps and are not after them.
         parameters: per stepped tensor, over the steps and a fixed sample of its elements: `name`, `count` (elements), `shape`,
             `weight` and `update` (root mean square before the last step, and of the last step), `moving` (elements with a
@@ -41,6 +42,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, 
     found: dict[int, dict[str, Any]] = {}
     before = nonfinite_buffers(stage.model)
     taken, error = 0, ""
+    promised: list[float] = []
     try:
         for step in range(steps):
             weights: list[Tensor] = []
@@ -50,6 +52,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, 
             )
             if done.broke or not weights:
                 break
+            promised.append(_promised(chosen, weights))
             _compare(chosen, weights, names, found, request.stochastic_rounding)
             taken += 1
     except Exception as raised:
@@ -60,6 +63,7 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, 
         "taken": taken,
         "error": error,
         "steps": [{name: getattr(step, name) for name in step.__slots__} for step in trainer.steps],
+        "promised": promised,
         "poisoned_buffers": sorted(nonfinite_buffers(stage.model) - before),
         "parameters": list(found.values()),
     }
@@ -68,6 +72,17 @@ def advance(recorder: Recorder, stage: Stage, steps: int, request: ScanRequest, 
 def _sample(parameter: Tensor) -> Tensor:
     flat = parameter.detach().reshape(-1)
     return flat[:: 1 + (flat.numel() - 1) // SAMPLE].clone()
+
+
+@torch.no_grad()
+def _promised(chosen: Chosen, weights: list[Tensor]) -> float:
+    total = 0.0
+    for parameter, weight in zip(chosen.parameters, weights, strict=True):
+        if parameter.grad is not None and not parameter.grad.is_sparse:
+            gradient = _sample(parameter.grad).double()
+            update = (_sample(parameter) - weight).double()
+            total -= float((gradient * update).sum()) * parameter.numel() / max(1, weight.numel())
+    return total
 
 
 @torch.no_grad()

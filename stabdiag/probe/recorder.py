@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from stabdiag.probe.guest import as_found, seed_everything
 from stabdiag.probe.precision import HALF, Precision, cast, emulated, precision, unrounded
 from stabdiag.recording import stats
 from stabdiag.recording.numerical import about_numbers
+from stabdiag.recording.operator import Operator
 from stabdiag.recording.reference import Outputs, Reference, difference, part
 from stabdiag.recording.replay import Replay
 from stabdiag.recording.source import of_exception
@@ -90,8 +91,7 @@ class Recorder:
     def inputs(self, stage: Stage, batch: int) -> Inputs:
         """Batch `batch`, floating-point tensors in the stage's precision."""
         inputs = self.subject.batch(batch)
-        args, kwargs = cast((inputs.args, inputs.kwargs), stage.precision.cast, stage.device)
-        return Inputs(args, kwargs)
+        return Inputs(*cast((inputs.args, inputs.kwargs, inputs.target), stage.precision.cast, stage.device))
 
     def record(
         self,
@@ -107,6 +107,7 @@ class Recorder:
         keep_gradients: bool = False,
         within: AbstractContextManager[Any] | None = None,
         inputs: Inputs | None = None,
+        change: Callable[[Operator, Any], None] | None = None,
     ) -> Run:
         """Run and record one forward and backward pass.
 
@@ -120,6 +121,7 @@ class Recorder:
             keep_gradients: leave `parameter.grad` in place (for an optimizer step).
             within: a context around the model's code, that changes how it runs.
             inputs: instead of those of the batch, from `inputs()`.
+            change: given every op and its result, may write over it.
 
         Returns:
             The Run. An exception raised by the user's code ends it early and is told in `run.error`; results up to there stay.
@@ -134,6 +136,8 @@ class Recorder:
             execute = replay.recording(execute)
         else:
             execute = replay.replaying(execute)
+        if change is not None:
+            execute = _changing(execute, change)
         compare = against.comparer(scale) if against is not None else keep.keeper() if keep is not None else None
         wanted = [m for m in self.measurements if measure and (not m.precisions or run.precision in m.precisions)]
         at_ops = [m for m in wanted if isinstance(m, Measurement)]
@@ -270,6 +274,15 @@ def _raised(tracer: Tracer, error: Exception) -> Raised | None:
     source = tracer.run.ops[op.forward] if op is not None and op.forward is not None else op
     location = of_exception(error) or (source.location if source is not None else None)
     return Raised(op.index if op is not None else None, location, " ".join(str(error).split())[:300], facts)
+
+
+def _changing(execute: Execute, change: Callable[[Operator, Any], None]) -> Execute:
+    def run(func: Any, info: Operator, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        result = execute(func, info, args, kwargs)
+        change(info, result)
+        return result
+
+    return run
 
 
 def backward(loss: Tensor, scale: float) -> None:

@@ -16,8 +16,9 @@ AGREEMENT = 1e-3
 """Largest relative difference of a function that is kept. The reference run has 53 bits, so that a stable form and what it
 replaces differ by rounding only; the rest is room for epsilons, which lie a thousand times below what they are added to
 (`stabdiag.repair.margins`)."""
-ROUNDING = 1e-10
-"""A gradient this much smaller than that of all parameters together is 0 but for rounding (a bias in front of a softmax)."""
+ROUNDING = {"float64": 1e-10, "float32": 1e-2}
+"""A gradient this much smaller than that of all parameters together is 0 but for rounding (a bias in front of a softmax): a
+million units of roundoff in a float64 reference; where float32 is all there is, a hundredth, of which AGREEMENT is 160."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def _gradients(before: Samples, after: Samples) -> float | Refused | None:
     if before.gradients.keys() != after.gradients.keys():
         other = sorted(before.gradients.keys() ^ after.gradients.keys())[0]
         return Refused(Reason.NOT_COMPARABLE, f"the gradient of {other}")
-    floor = ROUNDING * sqrt(sum(norm**2 for norm in norms.values()))
-    if norms and floor == 0.0:
+    size = sqrt(sum(norm**2 for norm in norms.values()))
+    if norms and size == 0.0:
         return Refused(Reason.NOT_COMPARABLE, "gradients that are all 0")
+    floor = ROUNDING.get(before.precision, 0.0) * size
     worst: float | None = None
     for name, values in before.gradients.items():
         difference = _relative(values, after.gradients[name], floor)

@@ -8,6 +8,9 @@ from enum import Enum, auto
 from stabdiag.errors import ScanError
 from stabdiag.finding import Finding
 
+STEPS = 20
+"""Optimizer steps over which the losses of a model that changed by design are compared."""
+
 
 class Reason(Enum):
     """Why an attempt is not proven."""
@@ -68,6 +71,7 @@ class Proven:
         descent: (lowest loss before, lowest loss after) over the same steps, where these were compared.
         outside: the model is built outside the files that can be edited.
         weakened: an error before, a warning now.
+        uncovers: code of a finding about the function itself that the original's numbers had hidden; "" for none.
     """
 
     difference: float | None = None
@@ -75,6 +79,7 @@ class Proven:
     descent: tuple[float, float] | None = None
     outside: bool = False
     weakened: bool = False
+    uncovers: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ the state in which a latent finding broke the original breaks nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 
 from stabdiag.finding import Finding, Severity
@@ -15,29 +16,48 @@ from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.agreement import agreement
 from stabdiag.repair.attempt import Attempt
 from stabdiag.repair.outcome import Proof, Proven, Reason, Refused
+from stabdiag.rule import rule_of
 
-DESCENT = 20
-"""Steps over which the loss of a model that changed by design is compared."""
 SLACK = 0.02
 """Share of the original's fall by which the loss may stay above: steps on one batch repeat to within a hundredth."""
+OF_THE_FUNCTION = ("start", "depth", "activation")
+"""Kinds of findings that say what a model computes, not how it rounds."""
 _WORSE = {"safe": 0, "safe-with-scaling": 1, "at-risk": 2, "fails": 3, "not-run": 4}
 
 
 def judge(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Proof:
     """The verdict on an attempt, from full scans of the state it was tried on and of the edited one."""
-    return screen(attempt.finding, before, after) or _held(before, after) or _function(attempt, before, after)
+    refused = screen(attempt, before, after) or _held(before, after)
+    if refused is not None:
+        return refused
+    proof, new = _function(attempt, before, after), _new(before, after)
+    if new is None or not isinstance(proof, Proven):
+        return proof
+    if proof.difference is None:  # nothing shows that the function is the one that was there
+        return Refused(Reason.NEW_FINDING, new.code, finding=new)
+    return replace(proof, uncovers=new.code)
 
 
-def screen(finding: Finding, before: SubjectReport, after: SubjectReport) -> Refused | None:
-    """What already a small scan of the edited model shows against it; None where it shows nothing."""
+def screen(attempt: Attempt, before: SubjectReport, after: SubjectReport) -> Refused | None:
+    """What already a small scan of the edited model shows against it; None where it shows nothing.
+
+    A finding about the function itself (its data, initialisation, course over depth) cannot be the doing of an edit that keeps
+    the function: the original's numbers hid it. Whether the function is kept, only the whole proof tells.
+    """
+    finding = attempt.finding
     if after.error is not None:
         return Refused(Reason.NOT_SCANNED, error=after.error)
     still = like(after, finding)
     if len(still) >= len(like(before, finding)):
         return Refused(Reason.STILL_FOUND, finding=still[0])
-    new = (f for f in after.findings if is_loud(f) and len(like(after, f)) > len(like(before, f)))
-    found = next(new, None)
+    found = _new(before, after, hidden=not attempt.keeps_function)
     return Refused(Reason.NEW_FINDING, found.code, finding=found) if found is not None else None
+
+
+def _new(before: SubjectReport, after: SubjectReport, *, hidden: bool = True) -> Finding | None:
+    """The first error or warning that was not there; hidden: those about the function itself, too."""
+    new = (f for f in after.findings if is_loud(f) and len(like(after, f)) > len(like(before, f)))
+    return next((f for f in new if hidden or rule_of(f).kind not in OF_THE_FUNCTION), None)
 
 
 def is_loud(finding: Finding) -> bool:
@@ -73,8 +93,9 @@ def _breaks_again(after: SubjectReport) -> Refused | None:
     """A state in which the model breaks, unless it does so on the line of another finding, which is repaired by itself."""
     elsewhere = {(f.location.path, f.location.line) for f in after.findings if is_loud(f) and f.location is not None}
     for state in after.replayed:
-        if state.broken and (state.path, state.line) not in elsewhere:
-            return Refused(Reason.BREAKS_AGAIN, state.broken)
+        if state.broken and state.place not in elsewhere:
+            there = (f for f in after.findings if f.location is not None and (f.location.path, f.location.line) == state.place)
+            return Refused(Reason.BREAKS_AGAIN, state.broken, finding=next(there, None))
     return None
 
 

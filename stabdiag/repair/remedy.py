@@ -114,6 +114,11 @@ class Remedy:
     remark: Callable[[Case], str] = lambda case: ""
 
     @property
+    def is_stable_form(self) -> bool:
+        """Whether it writes the same expression in another way."""
+        return isinstance(self.change, Rewrite) and self.keeps_function
+
+    @property
     def of_training(self) -> bool:
         """Whether it changes how the model is trained, and nothing of the model."""
         return isinstance(self.change, Settings)
@@ -139,7 +144,9 @@ def named(name: str) -> list[Remedy]:
 
 
 def remedies_for(finding: Finding) -> Iterator[Remedy]:
-    """Those that may repair a finding: first the ones it names, in that order, then the others of its rule."""
+    """Those that may repair a finding: first the ones it names, in that order, then the others of its rule; stable forms, which
+    change nothing but rounding, before all others."""
     first = [remedy for fix in finding.fixes for remedy in named(fix.name)]
     further = rule_of(finding).remedies
-    yield from dict.fromkeys((*first, *(remedy for name, remedy in all_remedies().items() if name in further)))
+    every = dict.fromkeys((*first, *(remedy for name, remedy in all_remedies().items() if name in further)))
+    yield from sorted(every, key=lambda remedy: not remedy.is_stable_form)

@@ -23,8 +23,8 @@ from stabdiag.finding import Finding
 from stabdiag.judging.report import SubjectReport
 from stabdiag.repair.attempt import Attempt, State, apply, candidates
 from stabdiag.repair.measured import measured
-from stabdiag.repair.outcome import Proof, Proven, Reason, Refused, Untested
-from stabdiag.repair.proof import DESCENT, is_loud, judge, like, needs_descent, screen
+from stabdiag.repair.outcome import STEPS, Proof, Proven, Reason, Refused, Untested
+from stabdiag.repair.proof import is_loud, judge, like, needs_descent, screen
 from stabdiag.repair.wording import words
 from stabdiag.rule import KINDS, rule_of
 from stabdiag.settings.request import ScanRequest
@@ -183,11 +183,11 @@ class _Search:
         full = attempt.state.request(self.request)
         if (cheap := _cheap(attempt, full, current)) is not None:
             report = self.scan(cheap)
-            if (refused := screen(attempt.finding, current, report)) is not None:
+            if (refused := screen(attempt, current, report)) is not None:
                 _settle(attempt, refused, current, report)
                 return
         if needs_descent(attempt, current):
-            full = replace(full, descent=DESCENT)
+            full = replace(full, descent=STEPS)
             self._measure_descent(attempt, current)
         report = self.scan(replace(full, states=_states([*self.repaired, attempt.finding])))
         _settle(attempt, judge(attempt, current, report), current, report)
@@ -198,7 +198,7 @@ class _Search:
             base = attempt.steps[0]
             state = replace(base.state, texts=_texts_before(base))
             full = state.request(self.request)
-            small = replace(full, precisions=["float32"], batches=1, seeds=1, steps=0, descent=DESCENT)
+            small = replace(full, precisions=["float32"], batches=1, seeds=1, steps=0, descent=STEPS)
             current.descent = self.scan(small).descent
 
 
@@ -236,11 +236,12 @@ def _different(attempts: list[Attempt]) -> list[Attempt]:
 
 
 def _uncovered(attempt: Attempt) -> Finding | None:
-    """What stands in the way of an attempt that repaired its own place: another finding, or the same one elsewhere."""
+    """What stands in the way of an attempt that repaired its own place: a new finding, the place where the original's state
+    breaks the model still, or the same finding elsewhere."""
     proof = attempt.proof
     if not isinstance(proof, Refused) or proof.finding is None:
         return None
-    if proof.reason is Reason.NEW_FINDING:
+    if proof.reason in (Reason.NEW_FINDING, Reason.BREAKS_AGAIN):
         return proof.finding
     elsewhere = attempt.text is not None and not attempt.edited(proof.finding.location)
     return proof.finding if proof.reason is Reason.STILL_FOUND and elsewhere else None

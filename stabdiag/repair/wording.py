@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 
-from stabdiag.repair.outcome import Proof, Proven, Reason, Refused, Untested
+from stabdiag.repair.outcome import STEPS, Proof, Proven, Reason, Refused, Untested
 
 
 def words(proof: Proof) -> str:
@@ -20,13 +20,19 @@ def _proven(proof: Proven) -> list[str]:
         said.append("the model is built outside this file: call this once it is built")
     if proof.descent is not None:
         before, after = proof.descent
-        was = "was not finite before" if isnan(before) else f"fell to {before:.3g} before"
-        said.append(f"changes the function by design: the loss falls to {after:.3g}, it {was}")
+        if isnan(before):
+            said.append(f"the loss was not finite before, and falls to {after:.4g} in {STEPS} steps")
+        else:
+            said.append(
+                f"changes the function by design: in {STEPS} steps the loss falls to {after:.4g}, before to {before:.4g}"
+            )
     elif proof.logits:
         said.append("the model returns logits now; loss and gradients agree")
     elif proof.difference is not None:
         agree = f"agree within {proof.difference:.0e}" if proof.difference else "are unchanged"
         said.append(f"outputs, loss and gradients {agree}")
+    if proof.uncovers:
+        said.append(f"uncovers {proof.uncovers}, which was there before")
     return said
 
 

@@ -144,7 +144,7 @@ REMEDIES = (
 )
 FACT = FIRST_TO_LAST
 RATCHET = ratio_ratchet(vanishing=True)
-explains = ("SD104", "SD106", "SD702")
+explains = ("SD104", "SD106", "SD205", "SD702")
 
 
 def check(

@@ -1,15 +1,15 @@
 """Activations that grow or shrink exponentially with depth.
 
 ## What it does
-Fits a line to log10 of the variance of the signal at the stations of the main path (one per layer, or per residual block)
-against their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The drift is slope ·
-stations. A warning needs |slope| above `slope` decades per station and a drift above `warning_decades`, an error a drift
-above `error_decades`. The second half of the path must drift on in the same direction at `sustained` of the slope or more: a
-residual stream adds up, its variance grows linearly and its logarithm flattens; growth that compounds does not. The order must
-explain `explained` of how the logarithm varies along the path (its squared correlation): a signal that falls and rises again
-drifts nowhere. Two thirds of these limits must also be kept with every other seed and after two optimizer steps. Where the
-main path shows no drift, the same is asked of the path from where most must be passed (a state that starts at zero and is
-refined from a context) and of the layers of the longest way (past which dense connections and long skips lead).
+Fits a line to log10 of the variance of the signal at the stations of its way (one per layer, or per residual block) against
+their order: the median slope over all pairs (Theil-Sen), so that one outlier does not bend it. The way leads from the loss
+backwards, at every op to the input that carries most of the gradient; layers that run again and again with the same weights
+are time and count once. The drift is slope · stations. A warning needs |slope| above `slope` decades per station and a drift
+above `warning_decades`, an error a drift above `error_decades`. The second half of the way must drift on in the same direction
+at `sustained` of the slope or more: a residual stream adds up, its variance grows linearly and its logarithm flattens; growth
+that compounds does not. The order must explain `explained` of how the logarithm varies along the way (its squared
+correlation): a signal that falls and rises again drifts nowhere. Two thirds of these limits must also be kept with every other
+seed and after two optimizer steps.
 
 ## Why it matters
 Twelve more layers and the signal leaves the format's range, or the last layers see only biases. Gradients drift with it.
@@ -81,8 +81,9 @@ def loss(output):
 ```
 
 ## What it does not detect
-Paths of fewer than `least_stations` stations (SD102, SD303 and SD304 judge sizes there), drift inside residual branches, and
-drift over time steps (SD101, SD102).
+Ways of fewer than `least_stations` stations (SD102, SD303 and SD304 judge sizes there), drift inside residual branches, along
+connections that skip most layers where these carry most of the gradient (dense networks, the long skips of a U-Net), and over
+time steps (SD101, SD102).
 
 ## Thresholds
 - `slope` = 0.15: decades of variance per station, the same as SD101's for gradients.
@@ -105,7 +106,7 @@ He et al. 2015 (arXiv:1502.01852); De & Smith 2020, Batch Normalization Biases R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -114,8 +115,9 @@ from statistics import correlation, median
 from typing import Literal
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
-from stabdiag.evidence.graph.main_path import Station, deepest_path, layers_of_longest_way, main_path
+from stabdiag.evidence.graph.main_path import Station
 from stabdiag.evidence.signal.initialisation import LayerScale, layer_scales, remedy
+from stabdiag.evidence.signal.path import signal_path
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Run, Trace
@@ -133,10 +135,10 @@ MOST = 200  # stations that enter the fit
 
 @dataclass(frozen=True)
 class Drift:
-    """log10 variance along the main path.
+    """log10 variance along the way of the signal.
 
     Attributes:
-        stations, logs: the fitted part of the path; slope: decades per station; later: slope of its second half; explained:
+        stations, logs: the fitted part of the way; slope: decades per station; later: slope of its second half; explained:
             share of the variation of `logs` that goes with their order.
     """
 
@@ -148,7 +150,7 @@ class Drift:
 
     @property
     def decades(self) -> float:
-        """Drift over the whole path."""
+        """Drift over the whole way."""
         return self.slope * (len(self.logs) - 1)
 
 
@@ -163,7 +165,7 @@ def check(
     least_stations: int = 8,
     kept: float = 2 / 3,
 ) -> Iterator[Finding]:
-    """Judge the main path of the model as built, of other seeds and after two steps."""
+    """Judge the way of the signal in the model as built, of other seeds and after two steps."""
 
     def compounds(drift: Drift, share: float = 1.0) -> bool:
         return (
@@ -174,22 +176,18 @@ def check(
             and drift.explained >= share * explained
         )
 
-    def still(other: Run, path: Callable[[Run], list[Station]], severity: Severity) -> Severity | Literal[False] | None:
-        there = drift_of(path(other))
+    def still(other: Run, severity: Severity) -> Severity | Literal[False] | None:
+        there = drift_of(signal_path(other))
         return None if there is None else severity if compounds(there, kept) else False
 
     run = trace.run("float32")
     if run is None:
         return
-    for path in (main_path, deepest_path, layers_of_longest_way):
-        drift = drift_of(path(run))
-        if drift is None or not compounds(drift):
-            continue
+    drift = drift_of(signal_path(run))
+    if drift is not None and compounds(drift):
         finding = _finding(trace, run, drift, warning_decades, error_decades)
-
-        finding.still = partial(still, path=path, severity=finding.severity)
+        finding.still = partial(still, severity=finding.severity)
         yield finding
-        return
 
 
 def _finding(trace: Trace, run: Run, drift: Drift, warning_decades: float, error_decades: float) -> Finding:
@@ -235,7 +233,7 @@ def _behind(run: Run, drift: Drift, decades: float) -> list[int]:
 
 
 def drift_of(path: list[Station]) -> Drift | None:
-    """The drift along the main path, its last station (the head) left out; None with fewer than four measured stations."""
+    """The drift along a way, its last station (the head) left out; None with fewer than four measured stations."""
     stations = [s for s in path[:-1] if s.forward is not None and not s.forward.nonfinite and s.forward.std > 0]
     stations = stations[:: -(-len(stations) // MOST) or 1]
     if len(stations) < 4:

@@ -105,7 +105,7 @@ REMEDIES = (
     *("dtype-minimum", "bounded-logarithm", "epsilon-inside", "finite-data", "float32-island", "guarded-division"),
     *("guarded-log", "guarded-root", "diagonal-jitter", "larger-epsilon", "log-softmax", "log1p-domain", "logsigmoid"),
     *("logsumexp", "module-epsilon", "non-empty-reduction", "positive", "sanitise-input", "sigmoid", "slogdet"),
-    *("softmax", "softplus", "sum-of-logs", "unmask-one-key", "vector-norm", "xlogy"),
+    *("softmax", "softplus", "sum-of-logs", "unmask-one-key", "zero-infinity", "vector-norm", "xlogy"),
 )
 explains = ("SD801", "SD803")  # steps that never start
 

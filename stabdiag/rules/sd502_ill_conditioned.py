@@ -4,8 +4,9 @@
 Compares the gradient of every run with that of the float64 run. Where they differ by more than a quarter, a step is taken
 along each of them in float64 (`stabdiag.evidence.numbers.descent`). Error where a step along the gradient of a precision lowers
 the loss by less than half of what the float64 gradient does; warning where rounding changes the gradient more than the choice
-of samples does, and where it is the data that do not fit the format. No op is to blame: SD501 and SD503 speak where one loses
-digits.
+of samples does, or the outputs by more than half of what tells samples apart. Where it is the data that do not fit the format
+(κ is large for rounding and not for what separates samples) it is a warning in float32 and in precisions that the file
+declares, information in others. No op is to blame: SD501 and SD503 speak where one loses digits.
 
 κ says how: the relative change of the outputs over that of what they are computed from, a number without unit, measured in
 float64 with inputs and weights moved by 1e-6 (of themselves, and of the spread of the inputs). In a format of unit roundoff u
@@ -147,7 +148,9 @@ def _finding(
 ) -> Finding:
     run, descent = max(ill, key=lambda pair: pair[1].error)
     if by_inputs <= condition < by_rounding:
-        severity = Severity.WARNING  # the data do not fit the format, whatever the model; the verdict says that it fails
+        # The data do not fit the format, whatever the model. The verdict says so; who did not ask for it need not care.
+        wanted = {"float32", *trace.subject.training.get("precisions", ())}
+        severity = Severity.WARNING if wanted & {r.precision for r, _ in ill} else Severity.INFO
     conditioning = trace.experiments.get("conditioning", {})
     if by_inputs > condition:
         where, growth, layers = _fastest_growth(trace, reference, conditioning["spread"]["ops"])
@@ -165,7 +168,8 @@ def _finding(
     else:
         where = next((trace.place(op) for op in reference.phase("loss") if not op.view), None)
         cause = "the outputs are accurate, the loss amplifies their rounding"
-        label, fixes = "amplifies the rounding of what it is given", []
+        label = "amplifies the rounding of what it is given"
+        fixes = [Fix("float32-loss", "compute the loss in float32")]
     return Finding(
         severity,
         f"in {run.precision} {descent.told}: {cause}",

@@ -101,7 +101,17 @@ LEVEL = "line"
 REMEDIES = (
     *("bce-with-logits", "cancel-log-exp", "clamp-exponent", "bounded-logarithm", "float32-island", "guarded-division"),
     *("guarded-log", "guarded-root", "larger-epsilon", "log-softmax", "log1p-domain", "logsigmoid", "logsumexp"),
-    *("module-epsilon", "positive", "sanitise-input", "sigmoid", "slogdet", "softmax", "sum-of-logs", "xlogy"),
+    *(
+        "module-epsilon",
+        "positive",
+        "sanitise-input",
+        "sigmoid",
+        "slogdet",
+        "softmax",
+        "small-argument",
+        "sum-of-logs",
+        "xlogy",
+    ),
 )
 explains = ("SD301", "SD704")
 

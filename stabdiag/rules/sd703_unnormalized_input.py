@@ -1,26 +1,24 @@
 """The data reaches the first trained layer far from unit scale, or its features differ by orders of magnitude.
 
 ## What it does
-Looks at the tensor that a model's declared inputs hand to each first trained layer, after whatever the model itself does to
-them (a division by 255, a standardisation, sine features count), and measures per feature (channel, column) over the
-batches.
+Judges the data as declared, where it reaches each first trained layer, per feature (channel, column) over the batches.
 
-- Scale: the root mean square over all elements. Warning when more than 1 % of the elements exceed 10 in magnitude and what
-  the layer makes of them has a root mean square above 3; error when the mean square of the data exceeds 1000 and that of
-  the layer's result 100. The largest stable learning rate of the first layer falls with the mean square of its input, so by
-  a factor of 1000.
+- Scale: the root mean square over all elements, of the declared data and of what the layer reads, whichever is smaller: data
+  that the model scales down is in order, and a factor with which it enlarges them is its own doing. Warning when more than 1 %
+  of the elements exceed 10 in magnitude, the mean square exceeds 100, and what the layer makes of them has a root mean square
+  above 3; error when the mean square exceeds 1000 and that root mean square 10. The largest stable learning rate of the first
+  layer falls with the mean square of its input, so by a factor of 1000.
 - Ratio: the largest root mean square of a feature over the smallest one that is not zero. Warning above 1e3, error above
   4096 = 2^12: the squared ratio bounds the condition number of the layer's Hessian from below, and above 2^24 = 1/u,
-  float32 cannot represent a step that serves both features.
+  float32 cannot represent a step that serves both features. Only for features that are as declared, at most moved, selected
+  or scaled by one number: what the model computes (sines, Gaussians, powers) is small or large on purpose.
 - NaN or infinite elements: error.
 
 The place is the line of `example_inputs` that made the data, where that is known, else the line where it enters the model.
 
 Only declared data is judged: synthetic inputs say nothing about data. Ids go to tables and masks to comparisons or
-products, never into a layer, so they do not count. Where sines or cosines are made of the data on the way (the embedding of
-a time step or position), a feature smaller than 1 counts as 1 for the ratio: the slow waves of small times are meant to be
-small. A normalisation directly behind the layer makes it scale-free: the scale is then silent, and a ratio a warning at
-most.
+products, never into a layer, so they do not count. A normalisation directly behind the layer makes it scale-free: the scale is
+then silent, and a ratio a warning at most.
 
 ## Why it matters
 Saturated units, an initial loss far above that of guessing, a learning rate that is right for one feature and 1000 times
@@ -88,15 +86,16 @@ def loss(out):
 ```
 
 ## What it does not detect
-Targets out of scale, data of the right scale with the wrong offset, and inputs that enter by other ways than a layer
-(coordinates of a sampling grid, initial states).
+Features that the model computes from the data, targets out of scale, data of the right scale with the wrong offset, and inputs
+that enter by other ways than a layer (coordinates of a sampling grid, initial states).
 
 ## Thresholds
 Measured (`benchmarks/detection/thresholds.py`: 31 published architectures, 64 healthy and 46 ill models of its own; 0, 5,
 50, 95, 100 % of each):
 
 - `share` = 0.01: of elements beyond 10 in magnitude, for a warning. Standardised data: 0; pixels 0 to 255: 0.96.
-- `mean_square` = 1000: of the data, for an error. Healthy 0.01, 0.87, 1, 1.05, 2.6; ill 2.2e4, 2.2e4, 5e8, 1e9, 2e11.
+- `mean_square` = 100 and `error_mean_square` = 1000: of the data. Healthy 0.01, 0.87, 1, 1.05, 2.6;
+  ill 2.2e4, 2.2e4, 5e8, 1e9, 2e11; networks on coordinates up to 10 (47) train as they are.
 - `ratio` = 1000 and `error_ratio` = 4096: between features. Healthy 1, 1, 1.6, 1.7, 6.9; tables in their own units 7e4 to
   1.9e6.
 
@@ -115,14 +114,13 @@ from stabdiag.evidence.signal.initialisation import behind
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.rule import Measurement
-from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace import Op, Run, Trace, merged
 
 KIND = "start"
 LEVEL = "model"
 REMEDIES = ("finite-data", "scale-pixels", "standardise-data", "standardise-input")
 explains = ("SD303", "SD705")
 MOST_FEATURES = 512
-WAVES = ("sin", "cos")
 RESULT_WARNING, RESULT_ERROR = 3.0, 10.0  # root mean square of what the layer makes of the data
 
 
@@ -160,7 +158,8 @@ def check(
     trace: Trace,
     *,
     share: float = 0.01,
-    mean_square: float = 1000.0,
+    mean_square: float = 100.0,
+    error_mean_square: float = 1000.0,
     ratio: float = 1000.0,
     error_ratio: float = 4096.0,
 ) -> Iterator[Finding]:
@@ -173,40 +172,59 @@ def check(
         fact = next((op.facts[m.name] for m in MEASUREMENTS if m.name in op.facts), None)
         if fact is None:
             continue
-        inputs, passed = way_of_data(run, op)
+        inputs, declared = way_of_data(run, op)
         names = tuple(sorted(inputs))
         if names in told:
             continue
-        judged = _judge(run, op, fact, not passed.isdisjoint(WAVES), share, mean_square, ratio, error_ratio)
+        limits = (share, mean_square, error_mean_square)
+        judged = _not_finite(run, op, fact) or _unequal(run, op, fact, ratio, error_ratio) if declared else None
+        judged = judged or _large(run, op, fact, names, *limits)
         if judged is not None:
             told.add(names)
             severity, said, label = judged
             yield _finding(trace, run, op, fact, severity, said, label, names)
 
 
-def _judge(
-    run: Run, op: Op, fact: dict[str, Any], waves: bool, share: float, mean_square: float, ratio: float, error_ratio: float
-) -> tuple[Severity, str, str] | None:
-    if fact["nonfinite"] and any(run.values[i].kind == "input" for i in map(run.behind_views, op.inputs)):
-        return Severity.ERROR, f"{fact['nonfinite']} of {fact['elements']} input elements are NaN or infinite", "not finite"
-    if fact["nonfinite"]:
-        return None  # made on the way from the data to this layer: SD301 names the op
-    _, normalised = behind(run, op)
+Judged = tuple[Severity, str, str]  # severity, message, label
+
+
+def _not_finite(run: Run, op: Op, fact: dict[str, Any]) -> Judged | None:
+    if not fact["nonfinite"]:
+        return None
+    return Severity.ERROR, f"{fact['nonfinite']} of {fact['elements']} input elements are NaN or infinite", "not finite"
+
+
+def _unequal(run: Run, op: Op, fact: dict[str, Any], ratio: float, error_ratio: float) -> Judged | None:
+    """Features of different scales, as declared."""
+    scales = [sqrt(s / fact["rows"]) for s in fact["sum_sq"] if s > 0]
+    spread = max(scales) / min(scales) if scales else 1.0
+    if spread <= ratio:
+        return None
+    severity = Severity.ERROR if spread > error_ratio and not behind(run, op)[1] else Severity.WARNING
+    said = f"input features differ in scale by {spread:.2g}: root mean squares from {min(scales):.2g} to {max(scales):.2g}"
+    return severity, said, f"features from {min(scales):.2g} to {max(scales):.2g}"
+
+
+def _large(
+    run: Run, op: Op, fact: dict[str, Any], names: tuple[str, ...], share: float, mean_square: float, error_mean_square: float
+) -> Judged | None:
+    """Data that is large as declared, and still is where the layer reads it."""
+    if fact["nonfinite"] or behind(run, op)[1]:
+        return None
+    rms = sqrt(fact["all_sum_sq"] / fact["elements"])
+    declared = merged(v.stats for v in run.values if v.kind == "input" and v.name in names)
+    least = min(rms, declared.rms) if declared is not None and declared.sampled else rms
     result = run.output_of(op)
     made = result.stats.rms if result is not None and result.stats is not None else 0.0
-    rms = sqrt(fact["all_sum_sq"] / fact["elements"])
-    scales = [sqrt(s / fact["rows"]) for s in fact["sum_sq"] if s > 0]
-    spread = max(scales) / max(min(scales), 1.0 if waves else 0.0) if scales else 1.0
-    if spread > ratio:
-        severity = Severity.ERROR if spread > error_ratio and not normalised else Severity.WARNING
-        said = f"input features differ in scale by {spread:.2g}: root mean squares from {min(scales):.2g} to {max(scales):.2g}"
-        return severity, said, f"features from {min(scales):.2g} to {max(scales):.2g}"
     beyond = fact["beyond"] / fact["elements"]
-    if normalised or beyond <= share or made <= RESULT_WARNING:
+    if beyond <= share or least * least <= mean_square or made <= RESULT_WARNING:
         return None
-    severity = Severity.ERROR if rms * rms > mean_square and made > RESULT_ERROR else Severity.WARNING
-    said = f"inputs have a root mean square of {rms:.3g} and {beyond:.0%} of them exceed 10"
-    return severity, said, f"data of root mean square {rms:.3g}"
+    severity = Severity.ERROR if least * least > error_mean_square and made > RESULT_ERROR else Severity.WARNING
+    return (
+        severity,
+        f"inputs have a root mean square of {rms:.3g} and {beyond:.0%} of them exceed 10",
+        f"data of root mean square {rms:.3g}",
+    )
 
 
 def _finding(

@@ -113,7 +113,7 @@ def _samples(reference: Run | None) -> Samples:
         return Samples()
     gradients = {p.name: p.gradient for p in reference.parameters if p.gradient is not None}
     norms = {name: nan if gradient.nonfinite else gradient.norm for name, gradient in gradients.items()}
-    return Samples(reference.output_samples, reference.loss, reference.gradient_samples, norms)
+    return Samples(reference.output_samples, reference.loss, reference.gradient_samples, norms, reference.precision)
 
 
 def _batch_size(run: Run | None) -> int | None:

@@ -96,8 +96,8 @@ class _Writes(EagerMode):
 
     def _note(self, address: int) -> None:
         frames = callers() or [at for at in (here(),) if at is not None]
-        self._construction.loaded.discard(address)
         if frames:
+            self._construction.loaded.discard(address)
             self._construction.written[address] = frames
             self._construction.copied.pop(address, None)
 

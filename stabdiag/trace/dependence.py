@@ -72,6 +72,10 @@ class Dependence:
         """Whether a value varies with the model's input (through floating-point values: not through a comparison)."""
         return self._data[value_id]
 
+    def named(self, value_id: int) -> bool:
+        """Whether a value is computed from the model's input, by way of ids and comparisons too."""
+        return self._named[value_id]
+
     def varies(self, value_id: int) -> bool:
         """Whether a value changes with the model's input or with training."""
         return self._data[value_id] or self._trained[value_id]

@@ -37,6 +37,12 @@ def test_noise_is_measured_by_that_of_samples(sampling: float | None, outcome: O
     assert judged(0.8, 0.9, {"lowered": {"bfloat16": 0.9}, "sampling": sampling}) is outcome
 
 
+def test_outputs_that_drown_in_rounding_are_noisy() -> None:
+    run = Run("bfloat16", gradient_error=0.2, gradient_projection=1.0, output_error=0.8)
+    found = descent_of(Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[run]), run)
+    assert found is not None and found.outcome is Outcome.NOISY and "80%" in found.told
+
+
 def test_unknown_noise_is_measured_by_the_gradient_itself() -> None:
     assert judged(1.2, 0.9, {"lowered": {"bfloat16": 0.9}}) is Outcome.NOISY
 

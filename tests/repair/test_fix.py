@@ -1,5 +1,6 @@
 """`stabdiag fix`: what it prints, what it writes, and what it refuses. The models are scanned by a stand-in."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from stabdiag.commands import application as cli
 from stabdiag.errors import ScanError
 from stabdiag.finding import Finding, Severity
-from stabdiag.judging.report import Samples, SubjectReport
+from stabdiag.judging.report import PrecisionVerdict, Samples, SubjectReport
 from stabdiag.repair.outcome import Reason, Refused
 from stabdiag.trace import Location, SubjectFacts
 
@@ -100,6 +101,40 @@ def test_in_place_only_what_git_can_bring_back(capsys):
     Path("model.py").write_text(SICK)
     git("commit", "-am", "sick again")
     assert fix(capsys, "model.py", "--write")[0] == 0
+
+
+def test_a_dirty_or_unwritable_file_is_refused_before_anything_is_scanned(capsys, monkeypatch):
+    monkeypatch.setattr("stabdiag.scanning.session._scanned", lambda *a: pytest.fail("scanned"))
+    git("init")
+    assert fix(capsys, "model.py", "--write")[0] == 2
+    monkeypatch.setattr("os.access", lambda *a: False)
+    code, _, err = fix(capsys, "model.py", "--write", "--force")
+    assert (code, err) == (2, "error: cannot write model.py: permission denied\n")
+
+
+def test_json_holds_every_attempt_the_diffs_and_what_is_left(capsys):
+    code, out, _ = fix(capsys, "model.py", "-f", "json")
+    found = json.loads(out)
+    assert (code, found["schema"], found["left"]) == (0, "stabdiag-fix/v1", [])
+    attempt = found["attempts"][0]
+    assert (attempt["name"], attempt["proven"], attempt["accepted"], attempt["finding"]["code"]) == (
+        "log-softmax",
+        True,
+        True,
+        "SD601",
+    )
+    assert "+    return torch.nn.functional.log_softmax(z, dim=1).mean()" in found["diffs"]["model.py"]
+    assert "text or json, not csv" in fix(capsys, "model.py", "-f", "csv")[2]
+
+
+def test_another_precision_is_a_verdict_beside_the_fixes(capsys, monkeypatch):
+    rows = [PrecisionVerdict("float16", "fails"), PrecisionVerdict("bfloat16", "safe")]
+    report = SubjectReport(SubjectFacts("model.py", "M", 0, "", ""), precisions=rows)
+    monkeypatch.setattr("stabdiag.scanning.session._scanned", lambda *a: report)
+    assert "nothing to fix" in fix(capsys, "model.py")[1]
+    report.findings = [Finding(Severity.ERROR, "overflows", code="SD302", name="overflow", precisions=["float16"])]
+    code, out, _ = fix(capsys, "model.py")
+    assert code == 1 and "precision: float16 fails, bfloat16 is safe: train in bfloat16\n" in out
 
 
 def test_findings_that_are_not_selected_are_left_alone(capsys):

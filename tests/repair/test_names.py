@@ -27,6 +27,9 @@ ADVICE = {
     "no-factor",  # what the factor was to do, the author knows
     "pseudo-inverse",  # whether the smallest solution is meant, the author knows
     "read-all-steps",  # what a sequence is summarised by is part of the task
+    "repeat",  # a scan, not the model
+    "run-eagerly",  # how the model is run, not what it is
+    "see-the-loss",  # how the script is run, not what it is
     "scale-down",  # which power of two, the author's units decide
 }
 """Fixes that rules name and nobody but the author can make."""

@@ -162,6 +162,21 @@ def test_update_ratio(lr: float, found: bool) -> None:
     assert ("SD806" in codes(subject(optimizer=sgd(lr)))) is found
 
 
+@pytest.mark.parametrize(("lr", "found"), [(0.002, False), (0.05, False), (0.99, True)])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_weights_that_must_grow_take_large_steps(lr: float, found: bool, scale: float) -> None:
+    """A quadratic: steps at the best rate are right however small the weights, steps near the limit of stability are not."""
+    x = torch.randn(128, 3, generator=torch.Generator().manual_seed(1))
+    target = scale * (30 * x[:, 0] - 20 * x[:, 1] + 40)
+
+    def make(k: int) -> nn.Module:
+        torch.manual_seed(k)
+        return nn.Linear(3, 1)
+
+    made = subject(make=make, x=x, loss=lambda y: (y[:, 0] - target.to(y)).square().mean(), optimizer=sgd(lr))
+    assert ("SD806" in codes(made)) is found
+
+
 def test_a_healthy_model_is_silent_in_every_mode() -> None:
     modes = ["float32", "float16", "bfloat16", "amp-float16", "amp-bfloat16"]
     assert codes(subject(make=mlp, optimizer=sgd(0.1, 0.9)), steps=10, precisions=modes) == {}

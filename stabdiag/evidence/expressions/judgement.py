@@ -8,23 +8,20 @@ from math import inf
 from typing import Any
 
 from stabdiag.evidence.expressions.forms import (
-    EXP,
-    GENERAL,
     LOG_OF_SOFTMAX,
     QUOTIENT,
-    RATIO,
-    REPLACEABLE,
     ROOT,
     SOFTMAX_BY_HAND,
     Expression,
     expressions,
 )
-from stabdiag.evidence.expressions.limits import breaking_points, limits_of
-from stabdiag.evidence.expressions.plausible import DEGENERATE, REACHED, SPECIAL, near, plausibility
+from stabdiag.evidence.expressions.limits import breaking_points
+from stabdiag.evidence.expressions.plausible import DEGENERATE, plausibility
+from stabdiag.evidence.expressions.severity import hidden, severity_of
 from stabdiag.finding import Finding, Fix, Severity, at
 from stabdiag.trace import Location, Op, Run, Trace
 from stabdiag.trace.dependence import dependence
-from stabdiag.trace.formats import FORMATS, PRECISIONS, format_of
+from stabdiag.trace.formats import PRECISIONS
 
 ROUNDING = 1e-4
 """Share of the largest operand that a negative one must have to be more than what a difference of squares leaves behind."""
@@ -212,13 +209,13 @@ def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) 
         result = results.get(expression.key)
         if result is None or (forms and expression.form not in forms):
             continue
-        if (expression.selected is not None and _hidden(result)) is not trapped:
+        if (expression.selected is not None and hidden(result)) is not trapped:
             continue
         if expression.form == LOG_OF_SOFTMAX and expression.cause in unshifted:
             continue  # log(e / Σe): one finding, at the exp
         if expression.form == ROOT and expression.op in roots_of_quotients:
             continue  # x / sqrt(Σx²): told once, at the division
-        severity = _severity(run, expression, result, within)
+        severity = severity_of(run, expression, result, within)
         if severity is None:
             continue
         judgement = Judgement(trace, run, expression, severity, result)
@@ -233,83 +230,5 @@ def _breaks(results: dict[str, Any], expression: Expression) -> bool:
     return "float32" in results.get(expression.key, {}).get("breaks", {})
 
 
-def _hidden(result: dict[str, Any]) -> bool:
-    """The value breaks, the where behind it takes another one, and the gradient is lost all the same."""
-    kinds = result.get("breaks", {}).get("float32", {})
-    return set(kinds) == {"gradient"} and bool(kinds["gradient"]["hidden"])
-
-
 def _badness(judgement: Judgement) -> tuple[int, float]:
     return (judgement.severity.rank, -judgement.reach)
-
-
-def _severity(run: Run, expression: Expression, result: dict[str, Any], within: float) -> Severity | None:
-    """Error, warning, information or nothing; one step milder where the author cannot edit the line."""
-    breaks = result.get("breaks", {})
-    if not breaks:
-        return Severity.INFO if result["status"].startswith("not run") and expression.form in REPLACEABLE else None
-    if "float32" not in breaks:  # guarded there; an epsilon that a narrow format cannot hold is SD505
-        return None
-    if any(b["how"] == "observed" for b in breaks["float32"].values()):
-        return Severity.ERROR
-    severity = _by_form(run, expression, result, within)
-    location = run.ops[expression.op].location
-    if location is not None and location.library and severity is not None:
-        return {Severity.ERROR: Severity.WARNING, Severity.WARNING: Severity.INFO}.get(severity)
-    return severity
-
-
-def _by_form(run: Run, expression: Expression, result: dict[str, Any], within: float) -> Severity | None:
-    form, breaks = expression.form, result["breaks"]
-    seen = result.get("observed", {})
-    wide = list(breaks["float32"].values())
-    if form in REPLACEABLE:
-        close = any(near(b, within) for kinds in breaks.values() for b in kinds.values())
-        close = close or _reached(run, expression, breaks) or _driven_there(run, expression, result)
-        return Severity.ERROR if close else Severity.WARNING
-    if form == QUOTIENT and (seen.get("low") or 0.0) < 0 < (seen.get("high") or 0.0):
-        return Severity.ERROR  # it passes through 0 between two elements of one batch
-    spread = result.get("spread")
-    if result.get("inputs"):  # no layer in between that training moves: the operand's own spread counts
-        raw = dependence(run).maker(expression.operand) is None
-        if raw and (seen.get("low") or 0.0) > 0:
-            return Severity.INFO  # prices, rates, probabilities: positive as the author's data come
-        beyond = [b for b in wide if b["how"] not in SPECIAL and (b["low"] is None or b["low"] < 0)]
-        if beyond and spread is not None and spread <= within:
-            return Severity.ERROR
-        return Severity.WARNING if any(b["how"] in SPECIAL or plausibility(b) <= 1 for b in wide) else Severity.INFO
-    if any(near(b, within) for b in wide):
-        return Severity.ERROR
-    if form not in GENERAL and form not in (EXP, RATIO):
-        return Severity.WARNING
-    if _hidden(result) and expression.selected is not None:  # a trap in any format that training gets to
-        within_reach = any(plausibility(b) <= 1 for kinds in breaks.values() for b in kinds.values())
-        return Severity.WARNING if within_reach else Severity.INFO
-    if form == RATIO or any(plausibility(b) <= 1 for b in wide):
-        return Severity.WARNING
-    special = [b["how"] for b in wide if b["how"] in SPECIAL]
-    if any(how not in DEGENERATE for how in special):
-        return Severity.WARNING
-    if special and ((spread is not None and spread <= within) or (spread is None and form != ROOT)):
-        return Severity.WARNING
-    return Severity.INFO
-
-
-def _driven_there(run: Run, expression: Expression, result: dict[str, Any]) -> bool:
-    """Whether gradient ascent on the inputs takes the link past its limit in float32."""
-    driven = result.get("driven")
-    if driven is None or expression.form in GENERAL:
-        return False
-    if expression.gap_dim is not None:
-        return driven["gap"] is not None and driven["gap"] >= min(abs(at) for at in _ends(run, expression, "float32"))
-    ends = limits_of(run, expression, FORMATS["float32"])
-    return any(driven["high"] >= e.at if e.side == "above" else driven["low"] <= e.at for e in ends)
-
-
-def _ends(run: Run, expression: Expression, format: str) -> list[float]:
-    return [limit.at for limit in limits_of(run, expression, format_of(format))]
-
-
-def _reached(run: Run, expression: Expression, breaks: dict[str, Any]) -> bool:
-    """Whether it breaks at a magnitude that training gets to, in any probed format."""
-    return min((abs(at) for format in breaks for at in _ends(run, expression, format)), default=inf) <= REACHED

@@ -27,30 +27,6 @@ def argument(op: Op | None) -> str | None:
     return ast.unparse(node.args[0]) if node.args else None
 
 
-def addend(location: Location | None) -> str | None:
-    """`x` of `1 + x` and of `x + 1`."""
-    node = _expression(location)
-    if not isinstance(node, ast.BinOp):
-        return None
-    return ast.unparse(node.right if isinstance(node.left, ast.Constant) else node.left)
-
-
-def dimension(op: Op | None, default: int | None = None) -> str:
-    """The `dim` of a call as written, else the recorded one."""
-    node = _expression(op.location) if op is not None else None
-    if isinstance(node, ast.Call):
-        for keyword in node.keywords:
-            if keyword.arg in ("dim", "axis"):
-                return ast.unparse(keyword.value)
-    return "-1" if default is None else str(default)
-
-
-def written(location: Location | None) -> str | None:
-    """The whole expression as written; None if it is not on one line."""
-    node = _expression(location)
-    return None if node is None else ast.unparse(node)
-
-
 def _expression(location: Location | None) -> ast.expr | None:
     if location is None or location.column is None or location.end_column is None:
         return None

@@ -69,21 +69,8 @@ def chain(run: Run) -> list[Op]:
 
 def main_path(run: Run) -> list[Station]:
     """The stations of the main path, from the input side to the loss side."""
-    path, region, _ = _chain(run)
+    path, region = _chain(run)
     return _stations(run, path, region)
-
-
-def deepest_path(run: Run) -> list[Station]:
-    """The stations from where most must be passed, be it the data or not: a state that starts at zero and is refined from a
-    context, which joins at every step."""
-    _, region, path = _chain(run)
-    return _stations(run, path, region)
-
-
-def layers_of_longest_way(run: Run) -> list[Station]:
-    """The layers of the longest way as stations."""
-    layers = [op for op in longest_way(run) if is_layer(run, op)]
-    return [Station(op, run.values[op.outputs[0]], i, (op.layer,)) for i, op in enumerate(layers)]
 
 
 def _stations(run: Run, path: list[int], region: list[int]) -> list[Station]:
@@ -155,11 +142,11 @@ def _from_parameters(run: Run, value_id: int, steps: int = 40) -> bool:
 
 
 @derived
-def _chain(run: Run) -> tuple[list[int], list[int], list[int]]:
-    """(main path, all ops on any way to the loss, deepest path), as op indices in order of execution."""
+def _chain(run: Run) -> tuple[list[int], list[int]]:
+    """(main path, all ops on any way to the loss), as op indices in order of execution."""
     loss = None if run.loss_value is None else run.values[run.loss_value].op
     if loss is None:
-        return [], [], []
+        return [], []
     successors: dict[int, list[int]] = {loss: []}
     sources: list[int] = []
     depth, parent, distance = {loss: 0}, {loss: loss}, {loss: 0}
@@ -181,13 +168,12 @@ def _chain(run: Run) -> tuple[list[int], list[int], list[int]]:
             sources.append(index)
     region = sorted(successors)
     if not sources:
-        return [], region, []
+        return [], region
     # The data enters where the most must be passed from: positions, masks, adjacency matrices and the earlier steps of a
     # sequence join later or from the side, tables never are data.
     entries = _entries(run, region) or sources
     start = max(entries, key=lambda i: (depth[i], distance[i], -i))
-    deepest = max(region, key=lambda i: (depth[i], -i))
-    return _down(start, parent), region, _down(deepest, parent)
+    return _down(start, parent), region
 
 
 def _down(index: int, parent: dict[int, int]) -> list[int]:

@@ -37,7 +37,7 @@ its only sources are masks or counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -46,6 +46,7 @@ import torch
 from stabdiag.evidence.expressions.forms import EXP, REPLACEABLE, Expression, expressions
 from stabdiag.evidence.expressions.plausible import plausibility
 from stabdiag.probe import ascent, states
+from stabdiag.probe.account import BUDGET, Account, OverBudgetError
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder
 from stabdiag.probe.search import DTYPES, Search
@@ -54,13 +55,10 @@ from stabdiag.probe.subexpression import DivergedError, Excerpts, Subexpression,
 from stabdiag.recording.tracer import plain
 from stabdiag.recording.unfused import unfused_recurrence
 from stabdiag.settings.request import ScanRequest
-from stabdiag.trace import Op, Run, Trace
+from stabdiag.trace import Run, Trace
 from stabdiag.trace.formats import FORMATS
 from stabdiag.trace.ops import limits
 
-BUDGET = 50.0  # forward passes
-# What calling an op costs, in multiply-adds: 5 µs at some 2 per ns on one CPU core.
-_CALL = 10_000
 _MOST = 2**25  # elements of one lane: 42 lanes take a minute (50 ns per element and lane on one core)
 
 
@@ -74,7 +72,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
         return
     progress("confirmation", 0.95)
     results: dict[str, Any] = {}
-    account = _Account(base)
+    account = Account(base)
     try:
         excerpts = _excerpts(recorder, base, found)
     except Exception as error:
@@ -109,7 +107,7 @@ def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpt
     return excerpts
 
 
-def _drive(recorder: Recorder, base: Run, found: list[Expression], results: dict[str, Any], account: _Account) -> None:
+def _drive(recorder: Recorder, base: Run, found: list[Expression], results: dict[str, Any], account: Account) -> None:
     """Note how far gradient ascent on the inputs gets with the links of what breaks in float32, but not as recorded."""
     links = {e.key: e for e in found if _breaks_later(results[e.key])}
     if not links or not account.affords(ascent.COST * account.forward):
@@ -129,60 +127,8 @@ def _breaks_later(result: dict[str, Any]) -> bool:
     return bool(kinds) and all(where["how"] != "observed" for where in kinds.values())
 
 
-class _Account:
-    """Counted work, so that two scans of the same model spend alike: multiply-adds and a constant per op."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.forward = sum(self.of(op) for op in run.phase("forward", "loss")) or 1.0
-        self.spent = 0.0
-
-    def of(self, op: Op, lanes: int = 1) -> float:
-        """The work of one op on `lanes` variations at once."""
-        elements = sum(_size(self.run.values[i].shape) for i in op.outputs[:1])
-        return 0.0 if op.view else _CALL + lanes * elements * _inner(op, self.run)
-
-    def variation(self, expression: Expression, lanes: int, differentiated: bool | None) -> float:
-        """The work of variations; backward counts twice forward. `differentiated`: whether the operand alone is computed, with
-        or without its gradient; None for all of the expression."""
-        before = sum(self.of(self.run.ops[i], lanes) for i in expression.upstream.ops)
-        if differentiated is not None:
-            return before * (3 if differentiated else 1)
-        after = sum(self.of(self.run.ops[i], lanes) for i in expression.path)
-        return (before + after) * (3 if expression.differentiated else 1)
-
-    def elements(self, expression: Expression) -> int:
-        """Elements of all values of an expression, from its sources to its end."""
-        made = (o for i in (*expression.upstream.ops, *expression.path) for o in self.run.ops[i].outputs)
-        return sum(_size(self.run.values[i].shape) for i in {*expression.upstream.sources, *made}) or 1
-
-    def affords(self, work: float) -> bool:
-        """Whether the budget still holds it; then it is spent."""
-        if self.spent + work > BUDGET * self.forward:
-            return False
-        self.spent += work
-        return True
-
-
-def _size(shape: Iterable[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
-
-
-def _inner(op: Op, run: Run) -> int:
-    """Multiply-adds per element of the result."""
-    shapes = [run.values[i].shape for i in op.inputs]
-    if op.name in ("mm", "bmm", "addmm", "baddbmm") and len(shapes) >= 2:
-        return shapes[-2][-1]
-    if "convolution" in op.name and len(shapes) >= 2:
-        return max(1, _size(shapes[1]) // max(1, shapes[1][0]))
-    return 1
-
-
 def _confirmed(
-    expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: _Account
+    expression: Expression, base: Run, excerpts: Excerpts, formats: list[str], account: Account
 ) -> tuple[dict[str, Any], list[Search]]:
     """What uniform variations and special shapes do to an expression, and the searches to go on with."""
     groups = _groups(expression, base, excerpts)
@@ -202,7 +148,7 @@ def _confirmed(
                 if name == "float32" and any(b["how"] == "observed" for b in breaks.values()) and _finite(base):
                     return {**result, "status": "tolerated"}, []
                 _keep(result, name, breaks)
-    except _OverBudgetError:
+    except OverBudgetError:
         searches = []
         if not result["breaks"]:
             return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}, []
@@ -221,7 +167,7 @@ def _descend(result: dict[str, Any], searches: list[Search], formats: list[str])
         try:
             for name, breaks in search.descent(formats).items():
                 _keep(result, name, breaks)
-        except _OverBudgetError:
+        except OverBudgetError:
             result["descent"] = f"not run: it would cost more than {BUDGET:g} forward passes"
             return
         except Exception as error:  # what cannot be differentiated that way
@@ -275,7 +221,7 @@ def _groups(expression: Expression, base: Run, excerpts: Excerpts) -> dict[str, 
 
 
 def _search(
-    expression: Expression, base: Run, excerpts: Excerpts, group: str, sources: list[Source], account: _Account
+    expression: Expression, base: Run, excerpts: Excerpts, group: str, sources: list[Source], account: Account
 ) -> Search:
     sub = Subexpression(
         [excerpts.steps[i] for i in expression.upstream.ops],
@@ -292,8 +238,7 @@ def _search(
     )
 
     def afford(lanes: int, differentiated: bool | None) -> None:
-        if not account.affords(account.variation(expression, lanes, differentiated)):
-            raise _OverBudgetError
+        account.spend(account.variation(expression, lanes, differentiated))
 
     return Search(base, expression, sub, group, sources, account.elements(expression), afford)
 
@@ -307,7 +252,3 @@ def _fixed(base: Run, excerpts: Excerpts, value_id: int) -> bool:
 def _finite(run: Run) -> bool:
     gradients = [p.gradient for p in run.parameters if p.gradient is not None]
     return run.loss is not None and isfinite(run.loss) and not any(g.nonfinite for g in gradients)
-
-
-class _OverBudgetError(Exception):
-    pass

@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors
-from stabdiag.recording.eager import EagerMode
-from stabdiag.recording.operator import operator
-from stabdiag.recording.torch_private import undispatched
+from stabdiag.recording.operator import Operator
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace, Value
 
@@ -60,14 +58,14 @@ def _replayed(recorder: Recorder, trace: Trace, stage: Stage, state: Sequence[So
             return {"broken": f"`{source['name']}` is not there any more"}
         with torch.no_grad():
             tensor.copy_(_moved(tensor, source))
-    run = recorder.record(stage, measure=False, inputs=inputs, within=_Substitution(results))
+    run = recorder.record(stage, measure=False, inputs=inputs, change=_Substitution(results))
     if run.error is not None:
         return {"broken": f"it raises {run.error}"}
     if run.finite:
         return {"broken": ""}
     gradient = run.nonfinite_gradient if run.loss is not None and isfinite(run.loss) else None
     broken = f"the gradient of {gradient} is not finite" if gradient is not None else "the loss is not finite"
-    at = next((op.location for op in run.ops if _begins(run, op)), None)
+    at = next((op.location for op in run.ops if op.location is not None and _begins(run, op)), None)
     return {"broken": broken, "path": at.path if at is not None else "", "line": at.line if at is not None else 0}
 
 
@@ -108,22 +106,17 @@ def _moved(tensor: Tensor, source: Source) -> Tensor:
     return moves[how]() if how in moves else tensor
 
 
-class _Substitution(EagerMode):
+class _Substitution:
     """Writes the values of a state over the results of ops, below autograd, so that gradients pass as they would."""
 
     def __init__(self, sources: dict[tuple[str, int], Source]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self._sources = sources
         self._seen: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        info = operator(func)
-        if info.traced:
-            source = self._sources.get((info.name, self._seen[info.name]))
-            self._seen[info.name] += 1
-            made = result[0] if isinstance(result, tuple) else result
-            if source is not None and isinstance(made, Tensor):
-                with undispatched(), torch.no_grad():
-                    made.copy_(_moved(made, source))
-        return result
+    def __call__(self, info: Operator, result: Any) -> None:
+        source = self._sources.get((info.name, self._seen[info.name]))
+        self._seen[info.name] += 1
+        made = result[0] if isinstance(result, tuple) else result
+        if source is not None and isinstance(made, Tensor):
+            with torch.no_grad():
+                made.copy_(_moved(made, source))

@@ -86,7 +86,7 @@ def _call(source: Source, node: cst.Call) -> Head | None:
     if any(arg.star for arg in args):
         return None
     if name is None:
-        made = node.func if isinstance(node.func, cst.Call) else _made(source, node.func)
+        made = node.func if isinstance(node.func, cst.Call) else constructor(source, node.func)
         if made is not None and args and (kind := _function(source, made.func)) and _ACTIVATIONS.fullmatch(kind):
             return Head(_SAME.get(kind.lower(), kind.lower()), _positional(args), tuple(made.args))
         if isinstance(node.func, cst.Attribute) and not _is_self(node.func.value):
@@ -145,7 +145,7 @@ def spell(source: Source, code: str) -> str:
     return re.sub(r"(?<![\w.])(torch|F|nn)(?=\.)", lambda found: spelled(source, modules[found[1]]), code)
 
 
-def _made(source: Source, function: cst.BaseExpression) -> cst.Call | None:
+def constructor(source: Source, function: cst.BaseExpression) -> cst.Call | None:
     """The constructor call of the module that `self.name` holds, from the constructor of the class around."""
     if not isinstance(function, cst.Attribute) or not _is_self(function.value):
         return None

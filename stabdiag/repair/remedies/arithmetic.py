@@ -13,6 +13,8 @@ from stabdiag.repair.remedy import Remedy, Rewrite
 _SMALL_ARGUMENT: list[Rule] = [
     ("log(1 + x)", "torch.log1p(x)"),
     ("log(1 - x)", "torch.log1p(-x)"),
+    ("log(1 - exp(x))", "torch.log(-torch.expm1(x))"),
+    ("log1p(-exp(x))", "torch.log(-torch.expm1(x))"),
     ("exp(x) - 1", "torch.expm1(x)"),
     ("1 - exp(x)", "-torch.expm1(x)"),
     ("1 - cos(x)", "2 * torch.sin(x / 2).square()"),

@@ -69,6 +69,7 @@ def _positive(source: Source, case: Case) -> str | None:
     floor = as_code(least)
     by_op: dict[tuple[str, ...], list[Rule]] = {
         ("log",): [("log(x)", unless_guarded("x", f"torch.log(F.softplus(x) + {floor})"))],
+        ("log1p",): [("log1p(x)", unless_guarded("x", "torch.log1p(F.softplus(x))"))],
         ("pow",): [("pow(x, c)", when(is_open_power, f"(F.softplus(x) + {floor}) ** c"))],
         ("sqrt", "rsqrt"): [(f"{n}(x)", unless_guarded("x", f"torch.{n}(F.softplus(x) + {floor})")) for n in ("sqrt", "rsqrt")],
         ("exp",): [("exp(x)", "F.softplus(x)")],

@@ -8,7 +8,7 @@ from stabdiag.repair.editing import flow
 from stabdiag.repair.editing.pattern import constant, matches
 from stabdiag.repair.editing.rewrite import Rule, nearby, outwards, replacement, rewrite, unless_guarded
 from stabdiag.repair.editing.source import Source
-from stabdiag.repair.editing.spelling import Head, head, number, spell
+from stabdiag.repair.editing.spelling import Head, constructor, head, number, spell
 from stabdiag.repair.margins import DIVISIONS, operands_at
 from stabdiag.repair.remedy import Case, Edit, Remedy, Rewrite
 from stabdiag.trace import Location
@@ -150,6 +150,28 @@ def _receiver(source: Source, node: cst.BaseExpression) -> str:
     return code if isinstance(node, cst.Name | cst.Call | cst.Attribute) else f"({code})"
 
 
+def _zero_infinity(source: Source, case: Case) -> str | None:
+    """Ask `ctc_loss`, or the `nn.CTCLoss` that the line calls, to leave out what cannot be aligned."""
+    marked = source.at(case.finding.location)
+    for node in nearby(source, marked) if marked is not None else ():
+        if not isinstance(node, cst.Call) or (call := _ctc(source, node)) is None:
+            continue
+        given = [arg.value for arg in call.args if arg.keyword is not None and arg.keyword.value == "zero_infinity"]
+        if given:
+            return source.replaced((given[0], "True"))
+        end = source.span(call.args[-1].value)[1] if call.args else source.span(call)[1] - 1
+        return source.spliced([(end, end, ", zero_infinity=True" if call.args else "zero_infinity=True")])
+    return None
+
+
+def _ctc(source: Source, call: cst.Call) -> cst.Call | None:
+    """The call that takes `zero_infinity`: of the function, or of the constructor of the module."""
+    made = call.func if isinstance(call.func, cst.Call) else constructor(source, call.func)
+    if made is not None and source.code(made.func).endswith("CTCLoss"):
+        return made
+    return call if source.code(call.func).endswith("ctc_loss") else None
+
+
 _ONE_FILL: list[Rule] = [
     ("masked_fill(masked_fill(x, a, c), b, c)", "x.masked_fill((a | b) & ~(a | b).all(-1, keepdim=True), c)"),
 ]
@@ -194,6 +216,14 @@ REMEDIES = (
         Edit(_bounded_logarithm),
         "A masked logit has probability 0 and log-probability -inf; their product is NaN where its limit is 0. A "
         "log-probability of -10,000 stands for the same 0, and its product with it is 0.",
+        keeps_function=True,
+    ),
+    Remedy(
+        "zero-infinity",
+        "Leave out what CTC cannot align",
+        Edit(_zero_infinity),
+        "A target longer than its input has no alignment: its loss is infinite, its gradient NaN; with zero_infinity both are "
+        "0.",
         keeps_function=True,
     ),
     Remedy(

@@ -44,6 +44,25 @@ _LOG_SOFTMAX: list[Rule] = [
     ("log(exp(z) / sum(exp(z), ...))", "F.log_softmax(z, dim=DIM)"),
     ("log(diagonal(exp(z)) / sum(exp(z), ...))", "F.log_softmax(z, dim=DIM).diagonal()"),
 ]
+
+
+def _index_behind(source: Source, match: Match) -> str | None:
+    """log(softmax(z)[i]) and log(softmax(z).gather(…)): the logarithm goes inside, what is picked stays."""
+    made = head(source, match.root)
+    picked = made.operands[0] if made is not None else None
+    if isinstance(picked, cst.Subscript):
+        code = source.code(picked)
+        return f"F.log_softmax(z, ...){code[code.rindex('[') :]}" if code.endswith("]") and code.count("[") == 1 else None
+    if isinstance(picked, cst.Call) and isinstance(picked.func, cst.Attribute):
+        arguments = ", ".join(source.code(arg).rstrip(", ") for arg in picked.args)
+        return f"F.log_softmax(z, ...).{picked.func.attr.value}({arguments})"
+    return None
+
+
+_LOG_SOFTMAX += [
+    ("log(index(softmax(z, ...)))", _index_behind),
+    ("log(gather(softmax(z, ...), *any))", _index_behind),
+]
 _CROSS_ENTROPY: list[Rule] = [
     *((f"nll_loss(log({p}), t)", "F.cross_entropy(z, t)") for p in guarded("softmax(z, ...)")),
     ("nll_loss(log_softmax(z, ...), t)", "F.cross_entropy(z, t)"),

@@ -59,7 +59,7 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
         headroom_bits=_bits(trace, run, name),
         mode=run.mode,
         predicted=foreseen.verdict,
-        float32_islands=trace.experiments.get("islands", {}).get(name, []),
+        float32_islands=trace.experiments.islands.get(name, []),
     )
     _measured(verdict, run, trace)
     _blame(verdict, findings)
@@ -172,7 +172,8 @@ def predict(trace: Trace, name: str) -> PrecisionVerdict:
     if reference.nonfinite_gradient is not None:
         verdict.verdict, verdict.reason = "fails", "gradients are not finite in the reference either"
         return verdict
-    kappa = trace.experiments.get("conditioning", {}).get("rounding", {}).get("output")
+    rounding = trace.experiments.conditioning.get("rounding")
+    kappa = rounding.output if rounding is not None else None
     error = None if kappa is None else TYPICAL_INDEX * format.unit_roundoff * max(1.0, kappa)
     if name.startswith("float8"):
         _fp8(verdict, reference, format)

@@ -105,7 +105,6 @@ REMEDIES = (
     *("centre-first", "direct-difference", "float32-island", "float64-island", "guarded-root", "small-argument"),
     *("standardise-data", "two-pass-variance"),
 )
-explains = ("SD301", "SD501")
 
 
 def check(

@@ -6,13 +6,14 @@ import pytest
 
 from stabdiag.evidence.numbers.descent import Outcome, descent_of
 from stabdiag.trace import Run, SubjectFacts, Trace
+from stabdiag.trace.experiments import DescentTried
 
 
 def judged(error: float, projection: float, descent: dict[str, object] | None = None) -> Outcome:
     run = Run("bfloat16", gradient_error=error, gradient_projection=projection)
     trace = Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[run])
     if descent is not None:
-        trace.experiments["descent"] = {"predicted": 1.0, "actual": 0.9, "lowered": {}, "sampling": None} | descent
+        trace.experiments.descent = DescentTried(**{"predicted": 1.0, "actual": 0.9} | descent)  # type: ignore[arg-type]
     found = descent_of(trace, run)
     assert found is not None
     return found.outcome

@@ -18,9 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from math import inf, isfinite, sqrt
-from typing import Any
 
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.experiments import DescentTried
 
 DESCENDS = 0.5
 """Share of the reference's descent that a precision needs, and of its own slope that the reference needs to be relied on."""
@@ -102,16 +102,16 @@ def descent_of(trace: Trace, run: Run) -> Descent | None:
     outputs = run.output_error if (run.output_error or 0.0) > DROWNED else None
     if error < DOUBT:
         return Descent(Outcome.DESCENDS if outputs is None else Outcome.NOISY, error, outputs=outputs)
-    found: dict[str, Any] = trace.experiments.get("descent", {})
-    if not relied_on(found):
+    found = trace.experiments.descent
+    if found is None or not relied_on(found):
         return Descent(Outcome.ROUGH, error)
-    share, sampling = found["lowered"].get(run.precision, projection * found["actual"]) / found["actual"], found["sampling"]
+    share, sampling = found.lowered.get(run.precision, projection * found.actual) / found.actual, found.sampling
     if share < DESCENDS:
         return Descent(Outcome.LOST, error, share, sampling)
     noisy = outputs is not None or error > (1.0 if sampling is None else sampling)
     return Descent(Outcome.NOISY if noisy else Outcome.DESCENDS, error, share, sampling, outputs)
 
 
-def relied_on(found: dict[str, Any]) -> bool:
+def relied_on(found: DescentTried) -> bool:
     """Whether the loss falls along the reference gradient as its slope promises: only then a worse gradient can be told."""
-    return bool(found) and found["actual"] >= DESCENDS * found["predicted"] > 0
+    return found.actual >= DESCENDS * found.predicted > 0

@@ -303,6 +303,8 @@ class _Finder:
 
     def _with_selection(self, expression: Expression) -> Expression:
         """Judge behind the where or masked_fill that every use of the result leads to: it may hide what breaks."""
+        if not expression.path:  # what breaks is computed from nothing that varies along the way
+            return expression
         end = self.run.ops[expression.path[-1]]
         selection = self._selection(end, _TRAP_LENGTH)
         if selection is None:

@@ -107,11 +107,11 @@ the dtype (an epsilon by dtype) is another computation, no rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from stabdiag.evidence.numbers.blame import FLOAT32_FACTOR, LIMIT, Blame, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Stats, Trace, Value
+from stabdiag.trace.experiments import SideBranches
 from stabdiag.trace.formats import format_of
 
 # Functions whose result depends on the absolute error of a large operand: the edit belongs where the operand is made.
@@ -141,16 +141,16 @@ def check(
         factor = FLOAT32_FACTOR if format_of(run.precision).name == "float32" else 1.0
         bad = blamed.index > error * factor or (blamed.result or 0.0) > output_error
         yield _finding(trace, run, blamed, Severity.ERROR if bad else Severity.WARNING)
-    for precision, tried in trace.experiments.get("side_branches", {}).items():
+    for precision, tried in trace.experiments.side_branches.items():
         diluted = trace.run(precision)
-        if diluted is not None and tried["after"] < halved * tried["before"]:
+        if diluted is not None and tried.after < halved * tried.before:
             yield from _of_branches(trace, diluted, tried)
 
 
-def _of_branches(trace: Trace, run: Run, tried: dict[str, Any]) -> Iterator[Finding]:
+def _of_branches(trace: Trace, run: Run, tried: SideBranches) -> Iterator[Finding]:
     """Ops inside whose results, taken from the reference, bring the outputs closer to it: one finding per line to edit."""
     lines: dict[object, tuple[Op, Op]] = {}
-    for op in (run.ops[i] for i in tried["ops"]):
+    for op in (run.ops[i] for i in tried.ops):
         edit = _operand(run, op) if op.name in _OF_ABSOLUTE_ERROR else op
         at = trace.place(edit)
         lines.setdefault((at.path, at.line) if at is not None else edit.index, (op, edit))
@@ -159,20 +159,20 @@ def _of_branches(trace: Trace, run: Run, tried: dict[str, Any]) -> Iterator[Find
         error = value.error if value is not None else None
         if error is None:
             continue
-        notes = [f"evidence: with what the reference makes there the outputs are off by {tried['after']:.2g}"]
+        notes = [f"evidence: with what the reference makes there the outputs are off by {tried.after:.2g}"]
         if operand is not None and operand.stats is not None and edit is not op:
             notes.append(_spacing(operand, operand.stats))
         yield Finding(
             Severity.WARNING,
             f"`{op.name}` is off by {error:.0%} in {run.precision}, in a branch that what it is added to hides: because of it "
-            f"the outputs are off by {tried['before']:.2g}",
+            f"the outputs are off by {tried.before:.2g}",
             module=op.module or op.layer,
             op=op.name,
             precisions=[run.precision],
             location=trace.place(edit),
             label=f"off by {error:.0%} in {run.precision}" if edit is op else f"too coarse in {run.precision} for `{op.name}`",
             notes=notes,
-            evidence={"op_index": op.index, "error": error, "output_error": tried["before"], "without": tried["after"]},
+            evidence={"op_index": op.index, "error": error, "output_error": tried.before, "without": tried.after},
             fixes=[Fix("float32-island", "compute this expression in float32 and cast the result")],
         )
 

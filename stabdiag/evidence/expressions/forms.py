@@ -123,7 +123,7 @@ class _Finder:
         candidates = [self._judge(op) for op in ops if not is_exp(op)]
         candidates += [self._exponential(op) for op in ops if is_exp(op) and op.index not in self.claimed]
         for expression in candidates:
-            if expression is not None:
+            if expression is not None and expression.path:  # else nothing between that could be tried
                 yield self._with_selection(expression)
 
     def _judge(self, op: Op) -> Expression | None:
@@ -303,8 +303,6 @@ class _Finder:
 
     def _with_selection(self, expression: Expression) -> Expression:
         """Judge behind the where or masked_fill that every use of the result leads to: it may hide what breaks."""
-        if not expression.path:  # what breaks is computed from nothing that varies along the way
-            return expression
         end = self.run.ops[expression.path[-1]]
         selection = self._selection(end, _TRAP_LENGTH)
         if selection is None:

@@ -5,7 +5,7 @@ first digit of their result by their own doing (`stabdiag.evidence.numbers.blame
 show it, their results of the reference run are put in their place. Outputs that come closer to the reference by half were off
 because of them. One forward pass of the reference and one in the precision.
 
-Writes `trace.experiments["side_branches"]`: precision -> `{"ops": [index in that run, …], "before", "after" (output errors)}`.
+Writes `trace.experiments.side_branches`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from stabdiag.recording.tracer import Execute
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.experiments import SideBranches
 from stabdiag.trace.formats import format_of
 
 LEAST = 2.0  # units of roundoff that the outputs must be off by: below, nothing was lost
@@ -32,7 +33,7 @@ _Place = tuple[str, int]  # name of an op, and how many of that name ran before 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
     """Try every 16-bit run in which ops lose their first digit inside."""
     reference = reference_of(trace)
-    found: dict[str, dict[str, Any]] = {}
+    found = trace.experiments.side_branches
     for before in trace.runs:
         unit = format_of(before.precision).unit_roundoff
         if reference is None or unit <= format_of("float32").unit_roundoff or before.step or before.seed:
@@ -49,11 +50,9 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             how = _replacing(stage.execute, right)
             after = recorder.forward(stage, recorder.inputs(stage, 0), against=recorder.reference, execute=how)
         trace.spent["side branches"] = trace.spent.get("side branches", 0.0) + 2.0
-        if after.output_error is not None:
+        if after.output_error is not None and before.output_error is not None:
             indices = [op.index for op, _ in pairs]
-            found[before.precision] = {"ops": indices, "before": before.output_error, "after": after.output_error}
-    if found:
-        trace.experiments["side_branches"] = found
+            found[before.precision] = SideBranches(indices, before.output_error, after.output_error)
 
 
 def _places(run: Run) -> dict[int, _Place]:

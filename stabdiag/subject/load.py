@@ -57,6 +57,7 @@ def load(
         with seeded(0):
             module = import_target(taken)
             choice = choose(module, shown, taken.name, given)
+            given |= choice.guessed
             model = _made(choice, module, given)
             if weights is not None:
                 _initialised(model, module, choice.name, input_specs, data)
@@ -211,7 +212,7 @@ def _contract(module: ModuleType, name: str, arguments: int = 1) -> Callable[...
 
 
 def _arguments_note(choice: Choice, module: ModuleType, given: dict[str, Any]) -> str:
-    if choice.target is None:
+    if choice.target is None or choice.guessed:
         return ""
     note = bind(choice.target, choice.name, module, given)[2]
     return f"; {note}" if note else ""

@@ -23,7 +23,7 @@ from stabdiag.subject.inputs.sources import Source, find_inputs
 from stabdiag.subject.inputs.trial import attempt
 from stabdiag.subject.seeds import seeded, shifted
 from stabdiag.subject.subject import Play, Subject, SubjectError, call
-from stabdiag.subject.weights import load_weights
+from stabdiag.subject.weights import load_weights, stored
 from stabdiag.trace import SubjectFacts
 
 
@@ -71,6 +71,7 @@ def load(
         path=shown_path(taken.path) if taken.path is not None else taken.module,
         name=choice.name if choice.target is None or inspect.isclass(choice.target) else type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
+        stored=stored(model),
         inputs=goal.source.text,
         objective=goal.objective.name,
         how={

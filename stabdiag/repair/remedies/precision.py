@@ -145,6 +145,7 @@ REMEDIES = (
         Rewrite(_NARROWED),
         "bfloat16 tells 128 values apart within a power of two and float16 1,024: what has a large offset beside its signal "
         "keeps nothing of the signal.",
+        keeps_function=True,
     ),
     Remedy(
         "float32-island",

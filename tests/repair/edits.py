@@ -105,6 +105,13 @@ EDITS: list[tuple[str, str, str]] = [
         "phase = «minute.to(h.dtype).unsqueeze(-1) * rate»",
         "phase = (minute.float().unsqueeze(-1) * rate.float()).to(h.dtype)",
     ),
+    (
+        "float64-island",
+        "class Net(nn.Module):\n    def __init__(self):\n        self.c = nn.Parameter(torch.randn(4, 3))\n\n"
+        "    def forward(self, x):\n        return self.head(«2 * x @ self.c.T»)\n",
+        "class Net(nn.Module):\n    def __init__(self):\n        self.c = nn.Parameter(torch.randn(4, 3))\n\n"
+        "    def forward(self, x):\n        return self.head((2 * x.double() @ self.c.double().T).to(x.dtype))\n",
+    ),
     ("log1p-domain", "y = «torch.log1p(x)»", "y = torch.log1p(x.clamp_min(-1 + 1e-6))"),
     (
         "clamp-before-cast",

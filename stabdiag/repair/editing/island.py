@@ -8,7 +8,7 @@ from stabdiag.repair.editing import flow
 from stabdiag.repair.editing.pattern import constant
 from stabdiag.repair.editing.rewrite import nearby, outwards, replacement
 from stabdiag.repair.editing.source import Source
-from stabdiag.repair.editing.spelling import head, namespaces
+from stabdiag.repair.editing.spelling import constructor, head, namespaces
 from stabdiag.trace import Location
 
 _CASTS = ("float", "double")
@@ -125,12 +125,27 @@ def _expression(source: Source, marked: cst.BaseExpression, cast: str) -> str | 
     dtype = _target(source, casts[0]) if casts else f"{tensors[0].value}.dtype"
     changes = [(*source.span(name), f"{name.value}.{cast}()") for name in tensors]
     changes += [(*source.span(c), f"{source.code(_receiver(c))}.{cast}()") for c in casts]
+    own = source.all(cst.Attribute, lambda a: _within(source, a, best) and _is_own_tensor(source, a))
+    changes += [(*source.span(a), f"{source.code(a)}.{cast}()") for a in own if not any(_within(source, a, c) for c in casts)]
     code, start = source.code(best), source.span(best)[0]
     for first, end, new in sorted(changes, reverse=True):
         code = code[: first - start] + new + code[end - start :]
     made = cst.parse_expression(code)
     text = code if isinstance(made, cst.Call | cst.Name) else f"({code})"
     return source.spliced([replacement(source, best, f"{text}.to({dtype})")])
+
+
+def _is_own_tensor(source: Source, node: cst.Attribute) -> bool:
+    """Whether an attribute of self is a parameter or a buffer of the class, as its constructor says."""
+    if not (isinstance(node.value, cst.Name) and node.value.value == "self"):
+        return False
+    made = constructor(source, node)
+    if made is not None:
+        return source.code(made.func).rpartition(".")[2] == "Parameter"
+    owner = source.around(node, cst.ClassDef)
+    registered = source.all(cst.Call, lambda c: source.code(c.func) == "self.register_buffer" and bool(c.args))
+    names = (c.args[0].value for c in registered if source.around(c, cst.ClassDef) is owner)
+    return any(isinstance(n, cst.SimpleString) and n.evaluated_value == node.attr.value for n in names)
 
 
 def _calls(source: Source, node: cst.BaseExpression) -> list[cst.Call]:

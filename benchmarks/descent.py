@@ -150,8 +150,8 @@ def main() -> None:
     for name in MODELS:
         for seed in range(options.seeds):
             trace = probe(subject_of(name, seed), ScanRequest("descent.py", precisions=PRECISIONS, batches=1, seeds=1))
-            found = trace.experiments.get("descent")
-            share = f"{found['actual'] / found['predicted']:.2f}" if found else ""
+            found = trace.experiments.descent
+            share = f"{found.actual / found.predicted:.2f}" if found else ""
             for run in trace.runs:
                 descent = descent_of(trace, run) if not run.step else None
                 if descent is not None:

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from stabdiag.trace import Location, Op, Run, Stats, SubjectFacts, Trace, Value
+from stabdiag.trace.experiments import Experiments
 from stabdiag.trace.file import dumps, loads
 
 
-def trace(**experiments):
+def trace(**found):
     at = Location("model.py", 3, source="x = a + b")
     op = Op(0, "add", "forward", "net", "Net", 0, "net", at, [0], [1], {"alpha": 1, "dims": [0, 1]})
     measured = Stats(count=3, max=2.0, max_abs=2.0, histogram={1: 3})
     values = [Value("input", "x", None, "float32", (3,)), Value("result", "", 0, "float32", (3,), stats=measured)]
     run = Run("float32", ops=[op], values=values)
-    return Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[run], experiments=experiments)
+    return Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[run], experiments=Experiments(training=found))
 
 
 def test_a_trace_comes_back_as_it_was():
@@ -34,7 +35,7 @@ def test_what_rules_cached_stays_behind():
 def test_numbers_of_other_libraries_become_plain_ones():
     back = loads(
         dumps(trace(a=numpy.float64(0.5), b=numpy.int64(3), c=torch.Size([2, 3]), d=numpy.arange(2), e=OrderedDict(k=1)))
-    ).experiments
+    ).experiments.training
     assert back == {"a": 0.5, "b": 3, "c": (2, 3), "d": [0, 1], "e": {"k": 1}}
     assert [type(v) for v in back.values()] == [float, int, tuple, list, dict]
 

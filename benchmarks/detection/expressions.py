@@ -74,7 +74,7 @@ def scanned(text: tuple[str, str]) -> tuple[list, float]:
         path.write_text(model_file(*text))
         request = ScanRequest(target=str(path), select=["SD6"])
         trace = probe_file(request, lambda what, share: None)
-    return report_on(trace, request).findings, trace.experiments.get("confirmation", {}).get("cost", 0.0)
+    return report_on(trace, request).findings, trace.experiments.confirmation.get("cost", 0.0)
 
 
 def span(rows: list[dict], format: str, kind: str) -> str:

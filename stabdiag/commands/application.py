@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stabdiag import __version__
-from stabdiag.commands import compare, fix, replay, report, rule, scan
+from stabdiag.commands import compare, fix, init, replay, report, rule, scan
 from stabdiag.commands import run as run_command
 from stabdiag.commands.output import to_stderr, to_stdout
 from stabdiag.errors import UserError
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("scan")(scan.scan)
 app.command("run", context_settings={"allow_interspersed_args": False})(run_command.run)
+app.command("init")(init.init)
 app.command("fix")(fix.fix)
 app.command("rule")(rule.rule)
 app.command("report")(report.report)

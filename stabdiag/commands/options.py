@@ -23,7 +23,7 @@ SCAN_OPTIONS: dict[str, Any] = {
     "arguments": Annotated[
         list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="Constructor argument; repeatable.")
     ],
-    "data": Annotated[str | None, typer.Option(metavar="FILE", help="Inputs from .pt, .npz or .safetensors.")],
+    "data": Annotated[str | None, typer.Option(metavar="FILE", help="Inputs, and a target, from .pt, .npz, .csv, …")],
     "weights": Annotated[str | None, typer.Option(metavar="FILE", help="state_dict from .pt or .safetensors.")],
     # Named, because Typer before 0.28 takes a metavar that is the option's own name for its spelling and offers `--DEVICE`.
     "device": Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu or cuda. [default: auto]")],

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from stabdiag.finding import Finding
-from stabdiag.rule import all_rules
+from collections.abc import Mapping
+
+from stabdiag.finding import Finding, Severity
+from stabdiag.rule import Rule, all_rules
 from stabdiag.trace.formats import PRECISIONS
+
+SOURCES, EFFECTS = ("expression", "attention"), ("range", "rounding")
 
 
 def triage(findings: list[Finding]) -> list[Finding]:
@@ -40,26 +44,21 @@ def _merge(findings: list[Finding]) -> list[Finding]:
 
 
 def _fold(findings: list[Finding]) -> list[Finding]:
-    """Drop findings that another one explains (`explains` of its rule), keeping their codes as evidence of the last cause."""
+    """Drop findings that another one explains, keeping their codes as evidence of the last cause."""
     rules = all_rules()
     causes: dict[int, Finding] = {}
     for finding in findings:
         for other in findings:
-            if other is not finding and finding.code in rules[other.code].explains and _same_place(other, finding):
+            if other is not finding and can_cause(other, finding, rules) and _same_place(other, finding):
                 causes[id(finding)] = other
                 break
     kept = [finding for finding in findings if id(finding) not in causes]
     for finding in findings:
         if id(finding) not in causes:
             continue
-        cause, passed = causes[id(finding)], {id(finding)}
-        while id(cause) in causes and id(cause) not in passed:
-            passed.add(id(cause))
+        cause = causes[id(finding)]
+        while id(cause) in causes:  # ends: no rule explains what explains it
             cause = causes[id(cause)]
-        if id(cause) in causes:  # two rules explain each other: the first stays
-            kept.append(finding)
-            del causes[id(finding)]
-            continue
         cause.consequences.append(finding)
         if rules[causes[id(finding)].code].blocks:  # its direct cause knows better: a loss scale may bring all of it back
             finding.blocks = [p for p in finding.blocks or () if p not in causes[id(finding)].precisions]
@@ -67,6 +66,19 @@ def _fold(findings: list[Finding]) -> list[Finding]:
         if finding.severity.rank > cause.severity.rank:
             cause.severity = finding.severity
     return kept
+
+
+def can_cause(cause: Finding, symptom: Finding, rules: Mapping[str, Rule]) -> bool:
+    """Whether a finding of the one rule can be why there is one of the other.
+
+    An expression, or the logits of a softmax, is why the ops it reaches overflow, underflow or lose digits, unless it is mere
+    information; whatever else causes what is in `Rule.explains`.
+    """
+    by, of = rules[cause.code], rules[symptom.code]
+    if of.code in by.explains:
+        return True
+    serious = Severity.INFO not in (cause.severity, symptom.severity) or cause.severity is symptom.severity
+    return serious and by.kind in SOURCES and of.kind in EFFECTS and of.level == "op"
 
 
 def _same_place(cause: Finding, symptom: Finding) -> bool:

@@ -45,7 +45,7 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
     if run is None or run.error is not None:
         reason = next((n.reason for n in trace.not_run if n.precision == name), run.error if run else None)
         missing = PrecisionVerdict(name, "not-run", reason or "the scan ended before it", mode="", predicted=foreseen.verdict)
-        in_the_way = [finding for finding in findings if finding.severity_in(name) is not None]
+        in_the_way = [finding for finding in findings if finding.severity_in(name) in (Severity.ERROR, Severity.WARNING)]
         if run is not None and _blame(missing, in_the_way):
             missing.mode = run.mode
             missing.reason = f"{missing.reason}: {run.error}"
@@ -59,7 +59,7 @@ def _verdict(trace: Trace, name: str, findings: list[Finding]) -> PrecisionVerdi
         headroom_bits=_bits(trace, run, name),
         mode=run.mode,
         predicted=foreseen.verdict,
-        float32_islands=trace.experiments.get("islands", {}).get(name, []),
+        float32_islands=trace.experiments.islands.get(name, []),
     )
     _measured(verdict, run, trace)
     _blame(verdict, findings)
@@ -78,16 +78,18 @@ def _blame(verdict: PrecisionVerdict, findings: list[Finding]) -> bool:
 
     An error that blocks the precision fails it. A warning that does puts it at risk, and so does any other error that shows in
     it: a network of dead units or a logarithm that comes near 0 can be trained in no precision without a second look.
+    Information leaves the verdict to the numbers.
     """
     blocking = [finding.severity_in(verdict.name) for finding in findings]
     others = [f.severity is Severity.ERROR and verdict.name in f.precisions and not rule_of(f).blocks for f in findings]
     fatal = [severity is Severity.ERROR for severity in blocking]
     risky = [severity is Severity.WARNING or other for severity, other in zip(blocking, others, strict=True)]
-    for decides, outcome in ((fatal, "fails"), (risky, "at-risk")):
+    noted = [severity is Severity.INFO for severity in blocking]
+    for decides, outcome in ((fatal, "fails"), (risky, "at-risk"), (noted, "safe")):
         worst = [finding for finding, does in zip(findings, decides, strict=True) if does]
         if worst:
             blamed = next((f for f in worst if f.location is not None), worst[0])
-            if RANK[outcome] >= RANK[verdict.verdict]:
+            if RANK[outcome] >= max(1, RANK[verdict.verdict]):
                 verdict.verdict, verdict.reason = outcome, f"{blamed.code} {blamed.name}"
             if blamed.location is not None:
                 verdict.where = f"{blamed.location.path}:{blamed.location.line}"
@@ -170,7 +172,8 @@ def predict(trace: Trace, name: str) -> PrecisionVerdict:
     if reference.nonfinite_gradient is not None:
         verdict.verdict, verdict.reason = "fails", "gradients are not finite in the reference either"
         return verdict
-    kappa = trace.experiments.get("conditioning", {}).get("rounding", {}).get("output")
+    rounding = trace.experiments.conditioning.get("rounding")
+    kappa = rounding.output if rounding is not None else None
     error = None if kappa is None else TYPICAL_INDEX * format.unit_roundoff * max(1.0, kappa)
     if name.startswith("float8"):
         _fp8(verdict, reference, format)

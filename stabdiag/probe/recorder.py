@@ -91,8 +91,7 @@ class Recorder:
     def inputs(self, stage: Stage, batch: int) -> Inputs:
         """Batch `batch`, floating-point tensors in the stage's precision."""
         inputs = self.subject.batch(batch)
-        args, kwargs = cast((inputs.args, inputs.kwargs), stage.precision.cast, stage.device)
-        return Inputs(args, kwargs)
+        return Inputs(*cast((inputs.args, inputs.kwargs, inputs.target), stage.precision.cast, stage.device))
 
     def record(
         self,

@@ -110,7 +110,7 @@ def _base(recorder: Recorder, trace: Trace, reference: Reference, todo: Plan, re
             run = recorder.record(stage, keep=reference, keep_gradients=todo.two_time)
         trace.runs.append(run)
         if run.error is None and todo.two_time:
-            first = trace.experiments["first_steps"] = advance(recorder, stage, 2, request, run)
+            first = trace.experiments.first_steps = advance(recorder, stage, 2, request, run)
             if first["taken"] == 2:  # else what is zero now says nothing new
                 trace.runs.append(recorder.record(stage, step=2))
     if run.error is not None:

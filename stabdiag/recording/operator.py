@@ -11,7 +11,7 @@ import torch
 
 from stabdiag.recording.torch_private import composed
 
-# Outputs after the first that are saved statistics or indices, not results (guard 6 of the catalogue: they may hold anything).
+# Outputs after the first that are saved statistics or indices, not results: they may hold anything.
 _STATISTICS_AFTER_FIRST = (
     "native_layer_norm",
     "native_group_norm",

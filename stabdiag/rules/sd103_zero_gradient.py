@@ -98,7 +98,6 @@ straight-through gradients.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from stabdiag.evidence.graph.author_line import line_of_op, line_of_weight
 from stabdiag.evidence.graph.main_path import is_layer
@@ -107,6 +106,7 @@ from stabdiag.evidence.signal.initialisation import behind, remedy
 from stabdiag.evidence.signal.units import probed
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Op, Parameter, Run, Trace
+from stabdiag.trace.experiments import LossDependence
 
 KIND = "depth"
 LEVEL = "op"
@@ -121,30 +121,30 @@ explains = ("SD101", "SD501", "SD502", "SD503")
 
 def check(trace: Trace) -> Iterator[Finding]:
     """One finding: the op that cuts off every parameter, else the op at which the gradients of some end."""
-    independent = trace.experiments.get("loss_dependence")
+    independent = trace.experiments.loss_dependence
     if independent is not None and trace.base is not None:
         yield _nothing_learns(trace, trace.base, independent)
         return
-    tried = trace.experiments.get("zero_gradient", {})
+    tried = trace.experiments.zero_gradient
     run = most_precise(trace)
     if run is None:
         return
-    names = [n for n, fact in tried.items() if (fact["revived"] or fact["moves_loss"]) and not _cancels(run, n)]
+    names = [n for n, fact in tried.items() if (fact.revived or fact.moves_loss) and not _cancels(run, n)]
     if not names:
         return
     severity = Severity.ERROR if any(r.step for r in trace.runs) else Severity.WARNING
     parameters = {p.name: p for p in run.parameters}
     stuck = [parameters[name] for name in names if name in parameters]
     cut = _where_it_ends(run, set(names))
-    yield _finding(trace, run, stuck, cut, severity, any(tried[n]["revived"] for n in names))
+    yield _finding(trace, run, stuck, cut, severity, any(tried[n].revived for n in names))
 
 
-def _nothing_learns(trace: Trace, run: Run, found: dict[str, Any]) -> Finding:
+def _nothing_learns(trace: Trace, run: Run, found: LossDependence) -> Finding:
     """The loss depends on no parameter, or autograd does not know that it does."""
-    cut = None if found["op"] is None else run.ops[found["op"]]
+    cut = None if found.op is None else run.ops[found.op]
     count = sum(p.requires_grad for p in run.parameters)
     name = f"`{cut.name.rstrip('_')}`" if cut is not None else "the model's code"
-    if found["cut"] == "autograd":
+    if found.cut == "autograd":
         message = (
             f"the loss requires no gradient: {name} cuts it off from all {count} parameter tensors, and nothing is trained"
         )
@@ -169,7 +169,7 @@ def _nothing_learns(trace: Trace, run: Run, found: dict[str, Any]) -> Finding:
         location=None if cut is None else trace.place(cut),
         label=label,
         notes=[f"evidence: {evidence}"],
-        evidence={"cut": found["cut"], **({"op_index": cut.index} if cut is not None else {})},
+        evidence={"cut": found.cut, **({"op_index": cut.index} if cut is not None else {})},
         fixes=[fix],
     )
 

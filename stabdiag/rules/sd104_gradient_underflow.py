@@ -100,7 +100,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isfinite, log2
-from typing import Any
 
 from stabdiag.evidence.graph.main_path import main_path
 from stabdiag.evidence.numbers.loss_scale import FIRST_SCALE, LOST_WORTH_SCALING, scale_of_tensors
@@ -183,12 +182,12 @@ def _share(parameters: list[Parameter], format: Format, scale: float) -> float:
 
 def _unscaled(trace: Trace, precision: str, trained: set[str]) -> float:
     """Share of elements in lost tensors, the smallest over the steps; 0.0 where it was not measured."""
-    steps: dict[str, dict[str, Any]] = trace.experiments.get("unscaled", {}).get(precision, {})
+    steps = trace.experiments.unscaled.get(precision, {})
     shares = []
     for facts in steps.values():
         judged = {name: fact for name, fact in facts.items() if name in trained}
-        total = sum(f["elements"] for f in judged.values())
-        shares.append(sum(f["elements"] for f in judged.values() if f["lost"] > 0.5) / total if total else 0.0)
+        total = sum(f.elements for f in judged.values())
+        shares.append(sum(f.elements for f in judged.values() if f.lost > 0.5) / total if total else 0.0)
     return min(shares, default=0.0)
 
 

@@ -87,7 +87,7 @@ NOISE = 0.5  # relative difference of float32 and float64 gradients from which o
 
 def check(trace: Trace, *, error: float = 1.0, warning: float = 10.0) -> Iterator[Finding]:
     """At most one finding."""
-    facts = trace.experiments.get("first_steps", {}).get("optimizer", {})
+    facts = trace.experiments.first_steps.get("optimizer", {})
     start, later = trace.run("float32"), trace.run("float32", step=2)
     if not facts or not facts["adaptive"] or not facts["eps"] or start is None or later is None:
         return  # one state is no evidence: what is small at the start alone grows with the first steps

@@ -142,7 +142,7 @@ def _of_the_step(trace: Trace) -> Iterator[Finding]:
     """Weights that the first optimizer step leaves not finite, in the precisions they are stored in; an epsilon that is 0 is
     SD505's."""
     facts = steps.optimizer(trace)
-    for precision, run in trace.experiments.get("stored_weights", {}).items():
+    for precision, run in trace.experiments.stored_weights.items():
         born = run["birth"]
         if not born or born["phase"] != "step" or steps.epsilon_vanishes(run, facts):
             continue

@@ -100,7 +100,7 @@ KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
 REMEDIES = ("clamp-before-cast", "dtype-minimum", "float32-phases", "integer-positions")
-explains = ("SD002", "SD501", "SD301")
+explains = ("SD002",)
 
 _KEEPS_INTEGERS = frozenset(
     ["cumsum", "add", "sub", "rsub", "clamp", "clamp_min", "clamp_max", "neg", "relu", "cat", "stack", "where", "masked_fill"]

@@ -94,7 +94,7 @@ from stabdiag.trace import Op, Run, Trace
 KIND = "attention"
 LEVEL = "op"
 REMEDIES = ("cross-entropy", "log-softmax", "scale-logits", "small-output-init")
-explains = ("SD301", "SD302", "SD402")
+explains = ("SD402",)
 LOGARITHMS = ("log", "log2", "log10", "xlogy")
 
 

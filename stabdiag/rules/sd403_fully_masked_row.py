@@ -105,7 +105,7 @@ KIND = "attention"
 LEVEL = "op"
 BLOCKS = True
 REMEDIES = ("combine-masks", "dtype-minimum", "unmask-one-key")
-explains = ("SD301", "SD302", "SD303", "SD103", "SD501")
+explains = ("SD103",)
 
 
 def check(trace: Trace) -> Iterator[Finding]:

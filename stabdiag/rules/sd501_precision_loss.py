@@ -137,7 +137,8 @@ def check(trace: Trace, *, warning: float = LIMIT, error: float = 256.0, output_
 def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Finding:
     op = blamed.op
     edit = _operand(run, op) if op.name in _OF_ABSOLUTE_ERROR else op
-    local = trace.experiments.get("local_error", {}).get(run.precision, {}).get("local")
+    alone = trace.experiments.local_error.get(run.precision)
+    local = alone.local if alone is not None else None
     made = "amplifies" if local is None or local < blamed.error / 4 else "makes"
     message = _of_a_cast(run, blamed) or (
         f"`{op.name}` has a relative error of {blamed.error:.2g} in {run.precision}, {blamed.index:,.0f} times what rounding "

@@ -4,8 +4,9 @@
 Compares the gradient of every run with that of the float64 run. Where they differ by more than a quarter, a step is taken
 along each of them in float64 (`stabdiag.evidence.numbers.descent`). Error where a step along the gradient of a precision lowers
 the loss by less than half of what the float64 gradient does; warning where rounding changes the gradient more than the choice
-of samples does, and where it is the data that do not fit the format. No op is to blame: SD501 and SD503 speak where one loses
-digits.
+of samples does, or the outputs by more than half of what tells samples apart. Where it is the data that do not fit the format
+(κ is large for rounding and not for what separates samples) it is a warning in float32 and in precisions that the file
+declares, information in others. No op is to blame: SD501 and SD503 speak where one loses digits.
 
 κ says how: the relative change of the outputs over that of what they are computed from, a number without unit, measured in
 float64 with inputs and weights moved by 1e-6 (of themselves, and of the spread of the inputs). In a format of unit roundoff u
@@ -105,6 +106,7 @@ from stabdiag.evidence.numbers.poison import harmful
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Location, Run, Trace
 from stabdiag.trace.counterpart import reference_of
+from stabdiag.trace.experiments import Conditioning
 
 KIND = "rounding"
 LEVEL = "model"
@@ -114,15 +116,15 @@ REMEDIES = ("float32-phases", "residual", "standardise-data", "standardise-input
 
 def check(trace: Trace, *, condition: float = 100.0) -> Iterator[Finding]:
     """One finding for the whole model, where κ grows most; about the precisions that fare worst."""
-    reference, measured = reference_of(trace), trace.experiments.get("conditioning", {})
-    spread, rounding = measured.get("spread", {}), measured.get("rounding", {})
-    if reference is None or spread.get("flips") or rounding.get("flips"):
+    reference, measured = reference_of(trace), trace.experiments.conditioning
+    spread, rounding = (measured.get(perturbation, Conditioning()) for perturbation in ("spread", "rounding"))
+    if reference is None or spread.flips or rounding.flips:
         return
     judged = [(run, descent) for run in _runs(trace) if (descent := descent_of(trace, run)) is not None]
     for outcome, severity in ((Outcome.LOST, Severity.ERROR), (Outcome.NOISY, Severity.WARNING)):
         ill = [(run, of) for run, of in judged if of.outcome is outcome and not _explained(trace, run)]
         if ill:
-            by_inputs, by_rounding = ((spread.get("output") or 0.0), (rounding.get("output") or 0.0))
+            by_inputs, by_rounding = (spread.output or 0.0, rounding.output or 0.0)
             yield _finding(trace, reference, severity, ill, by_inputs, by_rounding, condition)
             return
 
@@ -147,10 +149,12 @@ def _finding(
 ) -> Finding:
     run, descent = max(ill, key=lambda pair: pair[1].error)
     if by_inputs <= condition < by_rounding:
-        severity = Severity.WARNING  # the data do not fit the format, whatever the model; the verdict says that it fails
-    conditioning = trace.experiments.get("conditioning", {})
+        # The data do not fit the format, whatever the model. The verdict says so; who did not ask for it need not care.
+        wanted = {"float32", *trace.subject.training.get("precisions", ())}
+        severity = Severity.WARNING if wanted & {r.precision for r, _ in ill} else Severity.INFO
+    conditioning = trace.experiments.conditioning
     if by_inputs > condition:
-        where, growth, layers = _fastest_growth(trace, reference, conditioning["spread"]["ops"])
+        where, growth, layers = _fastest_growth(trace, reference, conditioning["spread"].ops)
         cause = f"nearby inputs give outputs {by_inputs:,.0f} times as far apart"
         label = f"each of {layers} layers amplifies a difference by {growth:.2f}"
         fixes = [
@@ -158,14 +162,15 @@ def _finding(
             Fix("residual", "add a residual connection or a normalisation"),
         ]
     elif by_rounding > condition:
-        where = _first_above(trace, reference, conditioning["rounding"]["ops"], by_rounding / 2)
+        where = _first_above(trace, reference, conditioning["rounding"].ops, by_rounding / 2)
         cause = f"the outputs change {by_rounding:,.0f} times as much as inputs and weights, relatively"
         label = "amplifies the rounding of what it is given"
         fixes = [Fix("standardise-input", "subtract the offset of the data in float32, before the cast")]
     else:
         where = next((trace.place(op) for op in reference.phase("loss") if not op.view), None)
         cause = "the outputs are accurate, the loss amplifies their rounding"
-        label, fixes = "amplifies the rounding of what it is given", []
+        label = "amplifies the rounding of what it is given"
+        fixes = [Fix("float32-loss", "compute the loss in float32")]
     return Finding(
         severity,
         f"in {run.precision} {descent.told}: {cause}",
@@ -182,15 +187,15 @@ def _finding(
     )
 
 
-def _first_above(trace: Trace, reference: Run, ops: dict[str, float], condition: float) -> Location | None:
+def _first_above(trace: Trace, reference: Run, ops: dict[int, float], condition: float) -> Location | None:
     """Where a condition number is reached first."""
-    op = next((o for o in reference.ops if ops.get(str(o.index), 0.0) >= condition), None)
+    op = next((o for o in reference.ops if ops.get(o.index, 0.0) >= condition), None)
     return trace.place(op) if op is not None else None
 
 
-def _fastest_growth(trace: Trace, reference: Run, ops: dict[str, float]) -> tuple[Location | None, float, int]:
+def _fastest_growth(trace: Trace, reference: Run, ops: dict[int, float]) -> tuple[Location | None, float, int]:
     """(where the layer that amplifies most was initialised or made, geometric mean growth of κ per layer, layers)."""
-    path = [(s, k) for s in main_path(reference) if (k := ops.get(str(s.op.index)))]
+    path = [(s, k) for s in main_path(reference) if (k := ops.get(s.op.index))]
     if len(path) < 2:
         last = path[0][0].op if path else (reference.ops[-1] if reference.ops else None)
         return (trace.place(last) if last is not None else None), 1.0, len(path)

@@ -104,7 +104,6 @@ REMEDIES = (
     *("centre-first", "direct-difference", "float32-island", "float64-island", "guarded-root", "small-argument"),
     *("standardise-data", "two-pass-variance"),
 )
-explains = ("SD301", "SD501")
 
 
 def check(trace: Trace, *, index: float = LIMIT, output_error: float = 0.1) -> Iterator[Finding]:

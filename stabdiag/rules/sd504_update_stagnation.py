@@ -150,7 +150,7 @@ def _of_states(trace: Trace, run: Run, lag: float, still: float) -> Iterator[Fin
 
 
 def _of_weights(trace: Trace, warning: float, error: float) -> Iterator[Finding]:
-    first = trace.experiments.get("first_steps", {})
+    first = trace.experiments.first_steps
     tensors: list[dict[str, Any]] = first.get("parameters", [])
     moving = sum(t["moving"] for t in tensors)
     energy = sum(t["energy"] for t in tensors)

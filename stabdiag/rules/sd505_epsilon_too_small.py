@@ -113,7 +113,7 @@ REMEDIES = (
     *("bce-with-logits", "epsilon-inside", "float32-island", "guarded-division", "guarded-log", "guarded-root"),
     *("larger-epsilon", "log-softmax", "logsigmoid", "module-epsilon", "optimizer-epsilon", "stable-form"),
 )
-explains = ("SD301", "SD606", "SD608")
+explains = ("SD606", "SD608")
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
@@ -134,15 +134,15 @@ def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:
 
 def _verdict(trace: Trace, run: Run, epsilon: Epsilon, within: float) -> tuple[Severity, str] | None:
     """How bad it is, and how that is known; None where nothing gets to what the epsilon guards against."""
-    tried = trace.experiments.get("epsilon", {}).get(run.precision, {}).get(str(epsilon.op.index), {})
+    tried = trace.experiments.epsilon.get(run.precision, {}).get(epsilon.op.index)
     if bites(run, epsilon):
         return Severity.ERROR, "the run shows it"
-    if tried.get("breaks") and tried.get("reached"):
+    if tried is not None and tried.breaks and tried.reached:
         return Severity.ERROR, "a blank sample reaches it"
     format = format_of(run.values[epsilon.op.outputs[0]].dtype)
     if (severity := reached(trace, epsilon, format, within)) is not None:
         return severity, "other values of what feeds it reach it"
-    return (Severity.INFO, "seen with a forced zero only") if tried.get("breaks") else None
+    return (Severity.INFO, "seen with a forced zero only") if tried is not None and tried.breaks else None
 
 
 def _of_the_optimizer(trace: Trace) -> Iterator[Finding]:
@@ -179,7 +179,7 @@ def _chosen(trace: Trace, facts: Mapping[str, Any], broken: list[dict[str, Any]]
     """How much of what broke was chosen: the optimizer, and that weights are stored so."""
     wide = any(run["precision"] == "float32" for run in broken)
     own = any(run.get("own") for run in broken)
-    asked = trace.experiments.get("training", {}).get("precisions_chosen") or any("own" in run for run in broken)
+    asked = trace.experiments.training.get("precisions_chosen") or any("own" in run for run in broken)
     if steps.chosen(facts):
         return Severity.ERROR if wide or own or asked else Severity.INFO
     return Severity.WARNING if wide or own else Severity.INFO

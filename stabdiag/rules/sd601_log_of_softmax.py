@@ -99,7 +99,7 @@ from stabdiag.trace import Trace
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("cross-entropy", "guarded-log", "log-softmax")
-explains = ("SD301", "SD302", "SD304", "SD401", "SD505", "SD608")
+explains = ("SD401", "SD505", "SD608")
 
 _FIXES = (
     Fix("log-softmax", "compute the logarithm of the softmax in one step"),

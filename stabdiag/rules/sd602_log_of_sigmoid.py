@@ -91,7 +91,7 @@ from stabdiag.trace import Trace
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("bce-with-logits", "guarded-log", "logsigmoid", "small-output-init", "stable-form")
-explains = ("SD301", "SD302", "SD304", "SD505", "SD608")
+explains = ("SD505", "SD608")
 
 _FIXES = (
     Fix("bce-with-logits", "let the loss take logits"),

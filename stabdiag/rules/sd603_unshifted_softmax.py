@@ -94,7 +94,7 @@ from stabdiag.trace import Trace
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("log-softmax", "logaddexp", "logsumexp", "shift-by-maximum", "softmax")
-explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
+explains = ("SD605", "SD608")
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:

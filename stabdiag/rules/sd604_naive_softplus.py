@@ -73,7 +73,7 @@ from stabdiag.trace import Trace
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("logaddexp", "softplus")
-explains = ("SD301", "SD302", "SD303", "SD605", "SD608")
+explains = ("SD605", "SD608")
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:

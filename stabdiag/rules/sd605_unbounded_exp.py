@@ -102,7 +102,6 @@ REMEDIES = (
     *("cancel-log-exp", "clamp-exponent", "exp-of-half", "logaddexp", "logsumexp", "positive", "sigmoid", "softmax"),
     *("softplus",),
 )
-explains = ("SD302", "SD303")
 
 _WHAT = {
     LATE_CLAMP: "clamped only after the exp: the value is kept, the gradient is not",

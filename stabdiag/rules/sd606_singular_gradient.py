@@ -103,7 +103,7 @@ REMEDIES = (
     *("angle-by-atan2", "clamp-domain", "direct-difference", "epsilon-inside", "exp-of-half", "guarded-root"),
     *("larger-epsilon", "positive", "sanitise-input", "vector-norm"),
 )
-explains = ("SD102", "SD301", "SD608")
+explains = ("SD102", "SD608")
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ from stabdiag.trace import Trace
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("sanitise-input",)
-explains = ("SD102", "SD301")
+explains = ("SD102",)
 
 
 def check(trace: Trace, *, within: float = 10.0) -> Iterator[Finding]:

@@ -113,7 +113,7 @@ REMEDIES = (
         "xlogy",
     ),
 )
-explains = ("SD301", "SD704")
+explains = ("SD704",)
 
 _WHAT = {LOGARITHM: "logarithm of", QUOTIENT: "division by", POWER: "power of", ROOT: "root of"}
 

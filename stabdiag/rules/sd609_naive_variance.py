@@ -86,7 +86,7 @@ from stabdiag.trace.formats import format_of
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("centre-first", "float32-island", "float64-island", "standardise-data", "two-pass-variance")
-explains = ("SD301", "SD302", "SD303", "SD501", "SD503", "SD606", "SD608")
+explains = ("SD503", "SD606", "SD608")
 
 
 def check(trace: Trace, *, wrong: float = 0.1, doubtful: float = 1e-4) -> Iterator[Finding]:

@@ -85,7 +85,7 @@ KIND = "expression"
 LEVEL = "line"
 BLOCKS = True
 REMEDIES = ("scale-before",)
-explains = ("SD301", "SD302", "SD303", "SD404")
+explains = ("SD404",)
 
 _PRODUCTS = ("mm", "bmm", "baddbmm")
 

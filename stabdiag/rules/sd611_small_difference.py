@@ -71,7 +71,7 @@ from stabdiag.trace.formats import FORMATS
 KIND = "expression"
 LEVEL = "line"
 REMEDIES = ("small-argument", "softplus")
-explains = ("SD304", "SD501", "SD503")
+explains = ("SD503",)
 
 
 def check(trace: Trace, *, lost: float = 1e-3) -> Iterator[Finding]:

@@ -90,7 +90,7 @@ REMEDIES = ("gradient-clipping", "lower-learning-rate", "warm-up", "weight-decay
 
 def check(trace: Trace, *, warning: float = 1.0, error: float = 20.0) -> Iterator[Finding]:
     """At most one finding, about float32."""
-    curvature = trace.experiments.get("training", {}).get("curvature", {})
+    curvature = trace.experiments.training.get("curvature", {})
     ratio = curvature.get("ratio")
     curves = [steps.losses(run) for run in steps.runs(trace).get("float32", [])]
     if ratio is None or not ratio > warning or not steps.agreed(steps.rises(curve) > 0 for curve in curves):

@@ -98,7 +98,7 @@ def check(trace: Trace) -> Iterator[Finding]:
     for run in trace.runs:
         if run.loss is not None and isfinite(run.loss):
             _collect(poisoned, run.precision, run.poisoned_buffers)
-    first = trace.experiments.get("first_steps", {})
+    first = trace.experiments.first_steps
     diverges = any(steps.failed(run) for run in steps.runs(trace).get("float32", []))
     if not diverges and steps.chosen(first.get("optimizer", {})) and all(isfinite(step["loss"]) for step in first["steps"]):
         _collect(poisoned, "float32", first.get("poisoned_buffers", []))

@@ -92,7 +92,7 @@ REMEDIES = ("clip-by-value", "loss-scale")
 
 def check(trace: Trace) -> Iterator[Finding]:
     """At most one finding per precision."""
-    first = trace.experiments.get("first_steps", {})
+    first = trace.experiments.first_steps
     norms = {"float32": [s["gradient_norm"] for s in first.get("steps", []) if s["clipped_to_zero"]]}
     for precision, runs in steps.runs(trace).items():
         if any(run["clipped_to_zero"] for run in runs):

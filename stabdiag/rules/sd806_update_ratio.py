@@ -94,7 +94,7 @@ def check(
     trace: Trace, *, least: float = 1e-5, most: float = 1e-1, kept: float = 0.5, spread: float = 1e4
 ) -> Iterator[Finding]:
     """At most one finding."""
-    first = trace.experiments.get("first_steps", {})
+    first = trace.experiments.first_steps
     facts = first.get("optimizer", {})
     if not steps.chosen(facts):
         return

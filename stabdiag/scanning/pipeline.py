@@ -91,7 +91,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         findings=sorted(findings, key=order),
         layers=layers_of(trace),
         coverage=coverage(trace),
-        training=trace.experiments.get("training", {}),
+        training=trace.experiments.training,
         error=error,
         rules_run=[rule.code for rule in rules],
         op_rows=op_rows(trace),
@@ -102,8 +102,8 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
         ran=[run.precision for run in trace.runs if run.error is None and (run.seed, run.step) == (0, 0)],
         operands=operands_of(trace),
         batch_size=_batch_size(base),
-        descent=trace.experiments.get("loss_curve", []),
-        replayed=[Replayed(**row) for row in trace.experiments.get("replayed", [])],
+        descent=trace.experiments.loss_curve,
+        replayed=[Replayed(**row) for row in trace.experiments.replayed],
     )
     if not (request.edited or request.after_build):  # a fix on trial: nobody reads its advice
         advise(report, request)

@@ -181,8 +181,14 @@ def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[ob
     ignored = ""
     if source.broke:
         return objective.unseen(function, model), ""
+    target = source.batch(0).target
+    with_target = _contract(module, "loss", 2)
+    if target is not None and with_target is not None and function is None:
+        return objective.declared_with_target(with_target, source.output, target), ""
     if function is not None:
         return objective.declared(function, source.output), ""
+    if target is not None and (known := objective.against(source.output, target)) is not None:
+        return known, ""
     if loss is not None:
         ignored = "; the file's own `loss` is not a function of the output alone"
     goal = objective.chosen(source.output, source.batch(0), model)
@@ -191,13 +197,13 @@ def _objective(module: ModuleType, source: Source, model: nn.Module) -> tuple[ob
     return goal, ignored
 
 
-def _contract(module: ModuleType, name: str) -> Callable[[Any], Any] | None:
-    """A function of the file with this name that can be called with one argument."""
+def _contract(module: ModuleType, name: str, arguments: int = 1) -> Callable[..., Any] | None:
+    """A function of the file with this name that can be called with so many arguments."""
     function = getattr(module, name, None)
     if not callable(function) or isinstance(function, nn.Module):
         return None
     try:
-        inspect.signature(function).bind(None)
+        inspect.signature(function).bind(*[None] * arguments)
     except (TypeError, ValueError):
         return None
     return function  # type: ignore[no-any-return]

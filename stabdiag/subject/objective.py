@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from stabdiag.recording.torch_private import tree_leaves
 from stabdiag.subject.frames import one_line, place, user_traceback
 from stabdiag.subject.inputs.specification import balanced
 from stabdiag.subject.inputs.trial import numbers_break
-from stabdiag.subject.outputs import leaves, made_by, normalised, own_loss, parts_of, shown
+from stabdiag.subject.outputs import leaves, logits_of, made_by, normalised, own_loss, parts_of, shown
 from stabdiag.subject.subject import Inputs, SubjectError
 
 Loss = Callable[[Any, Inputs], torch.Tensor]
@@ -62,6 +62,45 @@ def declared(loss: Callable[[Any], torch.Tensor], output: Any) -> Objective:
         shape = "×".join(map(str, value.shape))
         raise SubjectError(f"loss(output) returned a tensor of {shape}; expected a scalar, for example its .mean().", "forward")
     return objective
+
+
+def declared_with_target(loss: Callable[[Any, Any], torch.Tensor], output: Any, target: Any) -> Objective:
+    """The author's `loss(output, target)`, with the target that the data has. Raises as `declared`."""
+    found = declared(lambda out: loss(out, target), output)
+    return replace(
+        found, loss=lambda out, inputs: loss(out, inputs.target).reshape(()), name="loss(output, target) of the file"
+    )
+
+
+def against(output: Any, target: torch.Tensor) -> Objective | None:
+    """An objective that compares the first output with the target of the data; None where they do not fit each other."""
+    logits = logits_of(output)
+    if logits is None:
+        return None
+    path = next(path for path, tensor in leaves(output) if tensor is logits)
+
+    def of(out: Any) -> torch.Tensor:
+        return dict(leaves(out))[path]
+
+    whole = not target.is_floating_point() and target.dtype != torch.bool
+    places = logits.shape[:1] + logits.shape[2:]
+    if (
+        whole
+        and logits.shape[1] > 1
+        and target.shape == places
+        and int(target.min()) >= 0
+        and int(target.max()) < logits.shape[1]
+    ):
+        name = f"cross-entropy over {logits.shape[1]} classes of the data"
+        return Objective(lambda out, inputs: F.cross_entropy(of(out), inputs.target), name, "classes of --data")
+    if target.numel() == logits.numel():
+
+        def mean_square(out: Any, inputs: Inputs) -> torch.Tensor:
+            value = of(out)
+            return F.mse_loss(value, inputs.target.reshape(value.shape).to(value.dtype))
+
+        return Objective(mean_square, f"mean square of {shown(path)} against the target of the data", "the target of --data")
+    return None
 
 
 def unseen(loss: Callable[[Any], torch.Tensor] | None, model: nn.Module) -> Objective:

@@ -26,10 +26,11 @@ class SubjectError(Exception):
 
 @dataclass
 class Inputs:
-    """The arguments of one forward call: `model(*args, **kwargs)`."""
+    """The arguments of one forward call, `model(*args, **kwargs)`, and what the loss compares its output with; None without."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    target: Any = None
 
 
 Returned = Callable[[Any], None]

@@ -16,10 +16,15 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from stabdiag import trace as border
-from stabdiag.trace import Run, Trace
+from stabdiag.trace import Run, Trace, experiments
 
 _PLAIN = ("bool", "int", "float", "complex", "str", "tuple", "list", "dict", "set", "frozenset")
-_OURS = {(kind.__module__, name) for name, kind in vars(border).items() if isinstance(kind, type) and is_dataclass(kind)}
+_OURS = {
+    (kind.__module__, name)
+    for names in (vars(border), vars(experiments))
+    for name, kind in names.items()
+    if isinstance(kind, type) and is_dataclass(kind)
+}
 
 
 class _Writer(pickle.Pickler):

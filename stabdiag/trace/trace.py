@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from stabdiag.trace.experiments import Experiments
 from stabdiag.trace.run import Location, Op, Run
 
 
@@ -42,7 +43,7 @@ class NotRun:
 class Trace:
     """All that one scan measured.
 
-    `experiments` holds what further probes found, by name (plain data each documents itself); `modules` says where in the
+    `experiments` holds what further probes found; `modules` says where in the
     user's files each module was constructed, by module path, `data` where what a model input holds was made, by input name.
     `derived`: what was worked out from it, see `stabdiag.trace.derived`.
     """
@@ -52,7 +53,7 @@ class Trace:
     not_run: list[NotRun] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
-    experiments: dict[str, Any] = field(default_factory=dict)
+    experiments: Experiments = field(default_factory=Experiments)
     modules: dict[str, Location | None] = field(default_factory=dict)
     data: dict[str, Location | None] = field(default_factory=dict)
     derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -6,13 +6,14 @@ import pytest
 
 from stabdiag.evidence.numbers.descent import Outcome, descent_of
 from stabdiag.trace import Run, SubjectFacts, Trace
+from stabdiag.trace.experiments import DescentTried
 
 
 def judged(error: float, projection: float, descent: dict[str, object] | None = None) -> Outcome:
     run = Run("bfloat16", gradient_error=error, gradient_projection=projection)
     trace = Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[run])
     if descent is not None:
-        trace.experiments["descent"] = {"predicted": 1.0, "actual": 0.9, "lowered": {}, "sampling": None} | descent
+        trace.experiments.descent = DescentTried(**{"predicted": 1.0, "actual": 0.9} | descent)  # type: ignore[arg-type]
     found = descent_of(trace, run)
     assert found is not None
     return found.outcome
@@ -35,6 +36,12 @@ def test_half_of_the_descent_is_enough(lowered: float, outcome: Outcome) -> None
 @pytest.mark.parametrize(("sampling", "outcome"), [(0.5, Outcome.NOISY), (1.0, Outcome.DESCENDS), (None, Outcome.DESCENDS)])
 def test_noise_is_measured_by_that_of_samples(sampling: float | None, outcome: Outcome) -> None:
     assert judged(0.8, 0.9, {"lowered": {"bfloat16": 0.9}, "sampling": sampling}) is outcome
+
+
+def test_outputs_that_drown_in_rounding_are_noisy() -> None:
+    run = Run("bfloat16", gradient_error=0.2, gradient_projection=1.0, output_error=0.8)
+    found = descent_of(Trace(SubjectFacts("model.py", "Net", 0, "", ""), runs=[run]), run)
+    assert found is not None and found.outcome is Outcome.NOISY and "80%" in found.told
 
 
 def test_unknown_noise_is_measured_by_the_gradient_itself() -> None:

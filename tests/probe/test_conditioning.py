@@ -26,8 +26,8 @@ def test_small_errors_tell_the_condition_number(width: int, monkeypatch: pytest.
     monkeypatch.setattr(conditioning, "_told_by_rounding", lambda trace, reference: None)
     moved = scanned(net, torch.randn(64, 16))
     assert moved.spent["conditioning"] > 0
-    kappa = moved.experiments["conditioning"]["rounding"]["output"]
-    assert kappa / 3 < told.experiments["conditioning"]["rounding"]["output"] < 3 * kappa
+    kappa = moved.experiments.conditioning["rounding"].output
+    assert kappa / 3 < told.experiments.conditioning["rounding"].output < 3 * kappa
 
 
 class Amplifier(nn.Module):

@@ -43,7 +43,7 @@ def test_data_that_a_format_does_not_hold_fail_it() -> None:
     trace = probe(subject_of(model, 5000 + torch.randn(64, 8)), ScanRequest("model.py"))
     assert outcome(trace, "bfloat16") is Outcome.LOST
     assert outcome(trace, "float32") is Outcome.DESCENDS
-    assert trace.experiments["descent"]["actual"] > 0
+    assert trace.experiments.descent.actual > 0
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -51,7 +51,7 @@ def test_nothing_is_tried_without_doubt() -> None:
     torch.manual_seed(0)
     trace = probe(subject_of(Offset(), torch.randn(64, 8)), ScanRequest("model.py"))
     assert outcome(trace, "bfloat16") is Outcome.DESCENDS
-    assert "descent" not in trace.spent and "descent" not in trace.experiments
+    assert "descent" not in trace.spent and trace.experiments.descent is None
 
 
 def small_batch(depth: int) -> nn.Module:

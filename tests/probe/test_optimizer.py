@@ -59,7 +59,7 @@ CLASSES = [
 def test_every_optimizer_of_torch_takes_steps(name: str) -> None:
     weight = torch.nn.Linear(6, 4, bias=False)  # one matrix: Muon takes nothing else
     trace = probe(subject(make=lambda seed: weight, x=torch.randn(8, 6)), ScanRequest("model.py", optimizer=name))
-    first = trace.experiments["first_steps"]
+    first = trace.experiments.first_steps
     assert (first["error"], first["taken"], first["optimizer"]["name"]) == ("", 2, name)
 
 

@@ -38,7 +38,7 @@ def experiment(case: Subject, **options: Any) -> dict[str, Any]:
         with recorder.stage(name) as stage:
             trace.runs.append(recorder.record(stage, measure=False))
     train(recorder, trace, request, lambda what, share: None)
-    found: dict[str, Any] = trace.experiments["training"]
+    found: dict[str, Any] = trace.experiments.training
     return found
 
 
@@ -259,6 +259,6 @@ def test_ctrl_c_keeps_what_is_known() -> None:
             raise KeyboardInterrupt
 
     train(recorder, trace, ScanRequest("model.py", steps=100, precisions=["float32"]), progress)
-    found = trace.experiments["training"]
+    found = trace.experiments.training
     assert found["interrupted"]
     assert len(found["rows"]) == 4

@@ -305,3 +305,13 @@ def test_a_plain_network_is_silent_whatever_the_seed_and_width(tmp_path: Path, s
         seed,
     )
     assert own(scanned(code, tmp_path)) == []
+
+
+@pytest.mark.parametrize(("declared", "severity"), [("", "info"), ('PRECISIONS = ("float32", "bfloat16")', "warning")])
+def test_data_that_do_not_fit_a_format_are_a_warning_to_who_wants_it(declared: str, severity: str, tmp_path: Path) -> None:
+    code = HEALTHY["centring"].replace("(100 + ", "(5000 + ")
+    report = scanned(f"{code}\n{declared}\n", tmp_path)
+    found = [f for f in report.findings if f.code == "SD502" and "bfloat16" in f.precisions]
+    assert [f.severity for f in found] == [severity]
+    bfloat16 = next(v for v in report.precisions if v.name == "bfloat16")
+    assert bfloat16.verdict == "fails" and bfloat16.where

@@ -160,7 +160,7 @@ class Judgement:
 
     def _evidence(self) -> str:
         if not self.breaks:
-            return f"the pattern only; {self.result['status']}"
+            return f"the pattern only; {': '.join(self.result[key] for key in ('status', 'why') if key in self.result)}"
         if self.happens:
             return "not finite on the probe batch itself"
         format, kinds = next(iter(self.breaks.items()))
@@ -201,7 +201,7 @@ def judgements(trace: Trace, *forms: str, within: float, trapped: bool = False) 
     run = trace.run("float32")
     if run is None:
         return
-    results = trace.experiments.get("confirmation", {}).get("expressions", {})
+    results = trace.experiments.confirmation.get("expressions", {})
     worst: dict[object, Judgement] = {}
     roots_of_quotients = {i for e in expressions(run) if e.form == QUOTIENT and _breaks(results, e) for i in e.upstream.ops}
     unshifted = {e.cause for e in expressions(run) if e.form == SOFTMAX_BY_HAND and _breaks(results, e)}

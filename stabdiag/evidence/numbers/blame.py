@@ -14,6 +14,7 @@ from math import inf, isfinite, log2
 from stabdiag.evidence.numbers.poison import ADDS, harmful, overflowed
 from stabdiag.trace import DISCRETE, Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.experiments import Conditioning
 from stabdiag.trace.formats import FORMATS, Format, format_of
 
 DIFFERENCES = frozenset(["add", "sub", "rsub"])
@@ -53,11 +54,11 @@ class Errors:
 
     def __init__(self, trace: Trace, run: Run) -> None:
         reference = reference_of(trace)
-        measured = trace.experiments.get("conditioning", {})
-        known = measured.get(run.precision) or measured.get("rounding", {})
+        measured = trace.experiments.conditioning
+        known = measured.get(run.precision) or measured.get("rounding") or Conditioning()
         self.run = run
-        self.known: dict[str, float] = known.get("ops", {})
-        self.output = known.get("output")
+        self.known = known.ops
+        self.output = known.output
         self.there = None if reference is None else Counterparts(run, reference)
         self.unit = format_of(run.precision).unit_roundoff
 
@@ -69,7 +70,7 @@ class Errors:
 
     def _condition(self, op: Op) -> float | None:
         there = self.there.op(op) if self.there is not None else None
-        return self.known.get(str(there.index)) if there is not None else None
+        return self.known.get(there.index) if there is not None else None
 
     def unavoidable(self) -> float:
         """Relative error of the outputs that rounding inputs and parameters once causes; inf when it was not measured."""

@@ -135,7 +135,7 @@ def reached(trace: Trace, epsilon: Epsilon, format: Format, within: float) -> Se
     base = trace.run("float32")
     if base is None:
         return None
-    results = trace.experiments.get("confirmation", {}).get("expressions", {})
+    results = trace.experiments.confirmation.get("expressions", {})
     wide = format.name == "float32"
     found: list[Severity] = []
     for expression in expressions(base):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import isfinite, log10
 from statistics import fmean, median
 
-from stabdiag.evidence.graph.main_path import chain, is_layer, longest_way, main_path
+from stabdiag.evidence.graph.main_path import chain, is_layer, main_path
 from stabdiag.rule import Fact, Ratchet
 from stabdiag.trace import Op, Run, Stats, Trace, Value
 
@@ -108,12 +108,6 @@ def over_depth(run: Run) -> Course | None:
     None with fewer than two measured stations.
     """
     return _along(run, [station.op for station in main_path(run)], chain(run))
-
-
-def over_longest_way(run: Run) -> Course | None:
-    """The gradient behind every layer of the way that leads through the most of them (`stabdiag.evidence.graph.main_path`)."""
-    way = longest_way(run)
-    return _along(run, [op for op in way if is_layer(run, op)], way)
 
 
 def _along(run: Run, stations: list[Op], way: list[Op]) -> Course | None:

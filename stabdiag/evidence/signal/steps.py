@@ -19,11 +19,9 @@ from stabdiag.trace.formats import format_of
 
 def optimizer(trace: Trace) -> dict[str, Any]:
     """Facts of the optimizer that took the steps (`stabdiag.probe.optimizer.Chosen.facts`), {} when none was taken."""
-    for name in ("training", "first_steps"):
-        facts: dict[str, Any] | None = trace.experiments.get(name, {}).get("optimizer")
-        if facts:
-            return facts
-    return {}
+    tried = trace.experiments
+    facts: dict[str, Any] = tried.training.get("optimizer") or tried.first_steps.get("optimizer") or {}
+    return facts
 
 
 def chosen(facts: Mapping[str, Any]) -> bool:
@@ -53,7 +51,7 @@ def named(facts: Mapping[str, Any]) -> str:
 def calmer_rate(trace: Trace, facts: Mapping[str, Any]) -> float:
     """The learning rate at which the first steps change the typical weight matrix by 1 %, the middle of what healthy training
     does (SD806); a tenth of the present one where that is lower, or nothing was measured."""
-    first = trace.experiments.get("first_steps", {})
+    first = trace.experiments.first_steps
     weights = [t for t in first.get("parameters", []) if len(t["shape"]) >= 2 and t["weight"] > 0 and t["update"] > 0]
     ratio = median(t["update"] / t["weight"] for t in weights) if weights else 0.0
     return float(facts["lr"]) * min(0.1, 1e-2 / ratio if isfinite(ratio) and ratio > 0 else 0.1)
@@ -61,7 +59,7 @@ def calmer_rate(trace: Trace, facts: Mapping[str, Any]) -> float:
 
 def runs(trace: Trace) -> dict[str, list[dict[str, Any]]]:
     """The runs of `--steps` by precision, one per seed, each with its `rows`. {} without `--steps`."""
-    training = trace.experiments.get("training", {})
+    training = trace.experiments.training
     by_precision: dict[str, list[dict[str, Any]]] = {}
     for facts in training.get("runs", []):
         key = (facts["precision"], facts["seed"])
@@ -125,7 +123,7 @@ def broken(trace: Trace) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for precision, taken in runs(trace).items():
         found[precision] = [run for run in taken if run["broke"] == "parameters" and run["birth"]]
-    for precision, run in trace.experiments.get("stored_weights", {}).items():
+    for precision, run in trace.experiments.stored_weights.items():
         if run["birth"]:
             found.setdefault(precision, []).append(run)
     return {precision: of_it for precision, of_it in found.items() if of_it}

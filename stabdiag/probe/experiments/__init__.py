@@ -1,7 +1,7 @@
 """Experiments: probes beyond recorded steps, run when the recorded ones give a reason to.
 
 An experiment is one file with `run(recorder, trace, request, progress) -> None`. It decides from the trace whether it has
-anything to do, leaves the model as found, and writes plain data to `trace.experiments[<its name>]`. They run in the order of
+anything to do, leaves the model as found, and writes plain data to `trace.experiments.<its name>`. They run in the order of
 their file names' listing.
 """
 

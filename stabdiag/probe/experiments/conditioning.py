@@ -14,9 +14,8 @@ Where a run's error is more than these explain, inputs and parameters are moved 
 and by rounding to it), under the precision's name: a saturated softmax has no slope, and still flips for changes of that
 size.
 
-Writes `trace.experiments["conditioning"]`: for each perturbation `{"output": κ, "ops": {op index in the reference run: κ},
-"flips": [op index, …]}`, where flips are discrete ops (top-k, comparisons) that chose differently, so that κ is no
-derivative. Higham 2002, Accuracy and Stability of Numerical Algorithms, 1.6, for the condition number.
+Writes `trace.experiments.conditioning`. Higham 2002, Accuracy and Stability of Numerical Algorithms, 1.6, for the condition
+number.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +35,7 @@ from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import DISCRETE, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
+from stabdiag.trace.experiments import Conditioning
 from stabdiag.trace.formats import format_of
 
 DELTA = {"float64": 1e-6, "float32": 1e-3}
@@ -50,13 +49,13 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     if reference is None or not recorder.reference or not recorder.reference.outputs.parts:
         return
     if (known := _told_by_rounding(trace, reference)) is not None:
-        trace.experiments["conditioning"] = {"rounding": known, "spread": known}
+        trace.experiments.conditioning = {"rounding": known, "spread": known}
         return
     delta = DELTA[reference.precision]
     rounding = _perturbed(recorder, reference, _round, delta)
     movable = _movable(recorder.subject.batch(0))
     found = {"rounding": rounding, "spread": _perturbed(recorder, reference, _spread, delta) if movable else rounding}
-    trace.experiments["conditioning"] = found
+    trace.experiments.conditioning = found
     suspects = [run for run, _ in blamed_runs(trace, LIMIT) if run.precision != reference.precision]
     for suspect in suspects:
         unit = format_of(suspect.precision).unit_roundoff
@@ -66,7 +65,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     trace.spent["conditioning"] = COST * ((2 if movable else 1) + 2 * len(suspects))
 
 
-def _told_by_rounding(trace: Trace, reference: Run) -> dict[str, Any] | None:
+def _told_by_rounding(trace: Trace, reference: Run) -> Conditioning | None:
     """What a 16-bit run tells: its parameters and inputs were rounded, which is `rounding` with a smaller step.
 
     Only where every run's error is so small that no criterion asks for more than κ's order of magnitude, and no choice fell
@@ -79,7 +78,7 @@ def _told_by_rounding(trace: Trace, reference: Run) -> dict[str, Any] | None:
         return None
     run = told[-1]
     found = _summary(run, reference, format_of(run.precision).unit_roundoff / ROUNDED)
-    return None if found["flips"] else found
+    return None if found.flips else found
 
 
 def _small(run: Run, reference: Run) -> bool:
@@ -95,7 +94,7 @@ def _small(run: Run, reference: Run) -> bool:
 
 def _perturbed(
     recorder: Recorder, reference: Run, perturb: Callable[[Stage, Inputs, float], None], delta: float
-) -> dict[str, Any]:
+) -> Conditioning:
     assert recorder.reference is not None
     with recorder.stage(reference.precision) as stage, torch.no_grad():
         inputs = recorder.inputs(stage, 0)
@@ -103,9 +102,9 @@ def _perturbed(
         return _summary(recorder.forward(stage, inputs, against=recorder.reference), reference, delta)
 
 
-def _summary(run: Run, reference: Run, delta: float) -> dict[str, Any]:
+def _summary(run: Run, reference: Run, delta: float) -> Conditioning:
     there = Counterparts(run, reference)
-    ops: dict[str, float] = {}
+    ops: dict[int, float] = {}
     flips = []
     for op in run.ops:
         value, same = run.output_of(op), there.op(op)
@@ -114,16 +113,16 @@ def _summary(run: Run, reference: Run, delta: float) -> dict[str, Any]:
         if op.name in DISCRETE and not value.dtype.startswith(("float", "bfloat")):
             flips += [same.index] if value.error else []
         else:
-            ops[str(same.index)] = value.error / delta
+            ops[same.index] = value.error / delta
     output = None if run.output_error is None else run.output_error / delta
-    return {"output": output, "ops": ops, "flips": flips}
+    return Conditioning(output, ops, flips)
 
 
-def _larger(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+def _larger(a: Conditioning, b: Conditioning) -> Conditioning:
     """The larger condition number of two perturbations of the same size."""
-    ops = {i: max(a["ops"].get(i, 0.0), b["ops"].get(i, 0.0)) for i in {**a["ops"], **b["ops"]}}
-    outputs = [k for k in (a["output"], b["output"]) if k is not None]
-    return {"output": max(outputs, default=None), "ops": ops, "flips": sorted({*a["flips"], *b["flips"]})}
+    ops = {i: max(a.ops.get(i, 0.0), b.ops.get(i, 0.0)) for i in {**a.ops, **b.ops}}
+    outputs = [k for k in (a.output, b.output) if k is not None]
+    return Conditioning(max(outputs, default=None), ops, sorted({*a.flips, *b.flips}))
 
 
 def _cast(stage: Stage, inputs: Inputs, delta: float, dtype: torch.dtype) -> None:

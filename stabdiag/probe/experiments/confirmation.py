@@ -4,14 +4,14 @@ The ops of each expression are taken out of one more forward pass and run again 
 drive (outputs of layers, inputs) and the trained parameters it is computed from. See `stabdiag/probe/search.py` for how states
 are found and `stabdiag/probe/states.py` for how far away they are.
 
-Writes `trace.experiments["confirmation"]`:
+Writes `trace.experiments.confirmation`:
 
     {"cost": forward passes spent, "expressions": {key: {
-        "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run: why",
+        "status": "confirmed" | "bounded" | "tolerated" | "fixed" | "not run", then with "why",
         "observed": {"low", "high", "gap"},        of the link: the value in whose terms the limit is stated
         "driven": the same after gradient ascent on the inputs, where that was tried,
         "inputs": True where inputs alone drive it, no layer in between,
-        "descent": "not run: why", where that was so,
+        "descent": why it was not run, where that was so,
         "spread": how far the operand is from its singular point, in its own standard deviations over samples; None unknown,
         "breaks": {format: {"value" | "gradient": {"group", "how", "factor", "moved", "largest", "low", "high", "gap",
                                                    "hidden", "state"}}}}}}
@@ -82,7 +82,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             if isinstance(error, DivergedError)
             else f"{type(error).__name__}: {error}"
         )
-        results = {e.key: {"status": f"not run: {why}"} for e in found}
+        results = {e.key: _not_run(why) for e in found}
     account.spent += account.forward
     formats = [f for f in DTYPES if f == "float32" or f in request.precisions]
     if excerpts is not None:
@@ -91,7 +91,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             _descend(result, searches, formats)
             results[key] = result
         _drive(recorder, base, found, results, account)
-    trace.experiments["confirmation"] = {"cost": round(account.spent / account.forward, 1), "expressions": results}
+    trace.experiments.confirmation = {"cost": round(account.spent / account.forward, 1), "expressions": results}
 
 
 def _excerpts(recorder: Recorder, base: Run, found: list[Expression]) -> Excerpts:
@@ -135,7 +135,7 @@ def _confirmed(
     if not groups:
         return {"status": "fixed"}, []
     if (elements := account.elements(expression)) > _MOST:
-        return {"status": f"not run: its values have {elements:,} elements, more than {_MOST:,}"}, []
+        return _not_run(f"its values have {elements:,} elements, more than {_MOST:,}"), []
     result: dict[str, Any] = {"status": "bounded", "observed": {}, "breaks": {}}
     result["spread"] = _own_distance(base, expression, excerpts)
     result["inputs"] = all(base.values[s.id].kind == "input" for s in groups.get(DATA, [])) and DATA in groups
@@ -151,12 +151,16 @@ def _confirmed(
     except OverBudgetError:
         searches = []
         if not result["breaks"]:
-            return {**result, "status": f"not run: it would cost more than {BUDGET:g} forward passes"}, []
+            return result | _not_run(f"it would cost more than {BUDGET:g} forward passes"), []
     except Exception as error:  # an op that cannot be run again by itself
         searches = []
         if not result["breaks"]:
-            return {**result, "status": f"not run: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}, []
+            return result | _not_run(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"), []
     return result, searches
+
+
+def _not_run(why: str) -> dict[str, Any]:
+    return {"status": "not run", "why": why}
 
 
 def _descend(result: dict[str, Any], searches: list[Search], formats: list[str]) -> None:
@@ -168,10 +172,10 @@ def _descend(result: dict[str, Any], searches: list[Search], formats: list[str])
             for name, breaks in search.descent(formats).items():
                 _keep(result, name, breaks)
         except OverBudgetError:
-            result["descent"] = f"not run: it would cost more than {BUDGET:g} forward passes"
+            result["descent"] = f"it would cost more than {BUDGET:g} forward passes"
             return
         except Exception as error:  # what cannot be differentiated that way
-            result["descent"] = f"not run: {type(error).__name__}"
+            result["descent"] = type(error).__name__
 
 
 def _keep(result: dict[str, Any], format: str, breaks: dict[str, Any]) -> None:

@@ -10,9 +10,7 @@ have the sign of their loss reversed. The gradient that this gives has the covar
 Costs one forward pass for the reference and, where the loss follows its slope at all, one for every gradient that is off by
 more than half, and a training step for the noise between samples where one descends.
 
-Writes `trace.experiments["descent"]`: `predicted` and `actual`, what the reference loss falls by along its own gradient, to
-first order and tried; `lowered`: precision -> what it falls by along that one's; `sampling`: noise between samples, relative to
-the gradient, None where it is unknown.
+Writes `trace.experiments.descent`.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from stabdiag.settings.request import ScanRequest
 from stabdiag.subject.subject import Inputs
 from stabdiag.trace import Trace
 from stabdiag.trace.counterpart import reference_of
+from stabdiag.trace.experiments import DescentTried
 
 STEP = 1e-3
 FORWARD, TRAINING = 1.0, 2.5  # bare training steps, as `plan._COST`
@@ -52,15 +51,15 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
         after = _loss_after(recorder, reference.precision, {n: -rate * g for n, g in gradients.items() if n in exact})
         return float("-inf") if after is None or not isfinite(after) else start - after
 
-    found: dict[str, Any] = {"predicted": rate * square, "actual": lowered(exact), "lowered": {}, "sampling": None}
-    trace.experiments["descent"], spent = found, FORWARD
+    found = DescentTried(rate * square, lowered(exact))
+    trace.experiments.descent, spent = found, FORWARD
     if relied_on(found):
         for r in doubtful:
             if (r.gradient_error or 0.0) >= DESCENDS and r.precision in recorder.doubtful:
-                found["lowered"][r.precision] = lowered(recorder.doubtful[r.precision])
+                found.lowered[r.precision] = lowered(recorder.doubtful[r.precision])
                 spent += FORWARD
         if any((of := descent_of(trace, r)) is not None and of.outcome is not Outcome.LOST for r in doubtful):
-            found["sampling"] = _sampling(recorder, reference.precision, exact)
+            found.sampling = _sampling(recorder, reference.precision, exact)
             spent += TRAINING
     trace.spent["descent"] = spent
 

@@ -3,7 +3,7 @@
 One forward pass per epsilon in the format and one in float32, where the epsilon must help; and one in float32 on a batch whose
 first sample is all zeros, to see which operands a blank input brings to zero.
 
-Writes `trace.experiments["epsilon"]`: precision -> {op index: {"breaks": bool, "reached": bool}}.
+Writes `trace.experiments.epsilon`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stabdiag.recording.tracer import Execute, plain
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 from stabdiag.trace.counterpart import Counterparts
+from stabdiag.trace.experiments import EpsilonTried
 
 MOST = 6  # epsilons tried per precision; more places of one kind tell nothing new
 
@@ -28,7 +29,7 @@ MOST = 6  # epsilons tried per precision; more places of one kind tell nothing n
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
     """Push the operand of every lost epsilon to zero."""
     base = trace.run("float32")
-    found: dict[str, dict[str, dict[str, bool]]] = {}
+    found: dict[str, dict[int, EpsilonTried]] = {}
     for before in trace.runs:
         if before.precision in ("float64", "float32") or before.step or before.seed or base is None:
             continue
@@ -40,11 +41,11 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             same = Counterparts(before, base).op(epsilon.op)
             breaks = _breaks(recorder, before.precision, epsilon.op.index)
             guarded = same is not None and not _breaks(recorder, "float32", same.index)
-            fact = {"breaks": breaks and guarded, "reached": same is not None and _reached(recorder, same.index)}
-            found.setdefault(before.precision, {})[str(epsilon.op.index)] = fact
+            fact = EpsilonTried(breaks and guarded, same is not None and _reached(recorder, same.index))
+            found.setdefault(before.precision, {})[epsilon.op.index] = fact
             trace.spent["epsilon"] = trace.spent.get("epsilon", 0.0) + 1.5
     if found:
-        trace.experiments["epsilon"] = found
+        trace.experiments.epsilon = found
 
 
 def _breaks(recorder: Recorder, precision: str, index: int) -> bool:

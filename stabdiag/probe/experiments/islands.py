@@ -5,7 +5,7 @@ Grown from the cause: the line of the first op that overflows, makes NaN or make
 run again, until the run is sound; then each line is left out in turn, and stays out where the run stays sound. Every run is a
 recorded step in the precision. Given up after `MOST` runs, and where float32 itself is not sound.
 
-Writes `trace.experiments["islands"]`: precision -> ["path:line", …]; nothing where no set was found.
+Writes `trace.experiments.islands`: precision -> ["path:line", …]; nothing where no set was found.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             found[before.precision] = [f"{path}:{line}" for path, line in sorted(search.shrink(lines))]
         trace.spent["float32 islands"] = trace.spent.get("float32 islands", 0.0) + COST * search.runs
     if found:
-        trace.experiments["islands"] = found
+        trace.experiments.islands = found
 
 
 def sound(trace: Trace, run: Run) -> bool:

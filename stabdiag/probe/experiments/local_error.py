@@ -4,7 +4,7 @@ Done only where the inherited errors give a reason (`stabdiag.evidence.numbers.b
 local error at an op with a large error says that the op amplifies the rounding of its inputs; a large one, that its own
 arithmetic does it.
 
-Writes `trace.experiments["local_error"]`: precision -> `{"op": index in that run, "local": relative error}`.
+Writes `trace.experiments.local_error`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stabdiag.recording.tracer import Execute
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Trace
 from stabdiag.trace.counterpart import Counterparts
+from stabdiag.trace.experiments import LocalError
 
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
@@ -37,9 +38,9 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             again = recorder.forward(stage, recorder.inputs(stage, 0), execute=how)
         there = Counterparts(before, again).op(blamed.op)
         if there is not None and there.index in local:
-            found[before.precision] = {"op": blamed.op.index, "local": local[there.index]}
+            found[before.precision] = LocalError(blamed.op.index, local[there.index])
     if found:
-        trace.experiments["local_error"] = found
+        trace.experiments.local_error = found
         trace.spent["local error"] = float(len(found))
 
 

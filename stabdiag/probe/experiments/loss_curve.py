@@ -1,6 +1,6 @@
 """The loss curve: how far the loss falls over some optimizer steps in float32, for fixes that change the function by design.
 
-Writes `trace.experiments["loss_curve"]`: the losses before each of `request.descent` steps and after the last. It ends
+Writes `trace.experiments.loss_curve`: the losses before each of `request.descent` steps and after the last. It ends
 early at the first loss or gradient that is not finite, which is then its last element.
 """
 
@@ -30,4 +30,4 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
             losses.append(done.loss if done.broke in ("", "loss") else nan)
             if not isfinite(losses[-1]):
                 break
-    trace.experiments["loss_curve"] = losses
+    trace.experiments.loss_curve = losses

@@ -6,7 +6,7 @@ parameters, compared op by op with the reference, shows where: at the last op on
 whose result did not (where that is a mask which leaves nothing over, this batch tells nothing). A loss that autograd does not
 track needs no draw: the record says where the gradient was cut off.
 
-Writes `trace.experiments["loss_dependence"]`: `{"cut": "autograd" or "value", "op": index in the base run or None}`; nothing
+Writes `trace.experiments.loss_dependence`; nothing
 where the loss depends on a parameter or there is none to train.
 """
 
@@ -22,6 +22,7 @@ from stabdiag.probe.recorder import SEED, Recorder
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts
+from stabdiag.trace.experiments import LossDependence
 
 Progress = Callable[[str, float], None]
 
@@ -33,14 +34,14 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
         return
     if all(p.gradient is None for p in base.parameters):
         cut = _cut_off(base)
-        trace.experiments["loss_dependence"] = {"cut": "autograd", "op": None if cut is None else cut.index}
+        trace.experiments.loss_dependence = LossDependence("autograd", None if cut is None else cut.index)
     elif all(_noise_only(r) for r in trace.runs if r.precision in ("float64", "float32") and r.error is None):
         redrawn = _redrawn(recorder, trace)
         trace.spent["loss dependence"] = 2.5 * len(DRAWS)
         cut = None if redrawn is None else _made_constant(redrawn, trace)
         if redrawn is not None and not (cut is not None and _selects(redrawn, cut)):
             there = None if cut is None else Counterparts(redrawn, base).op(cut)
-            trace.experiments["loss_dependence"] = {"cut": "value", "op": None if there is None else there.index}
+            trace.experiments.loss_dependence = LossDependence("value", None if there is None else there.index)
 
 
 def _noise_only(run: Run) -> bool:

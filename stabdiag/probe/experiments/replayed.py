@@ -4,7 +4,7 @@ A state is what `stabdiag/probe/experiments/confirmation.py` keeps: values for i
 which a value or a gradient of the original was not finite. They are put in their places on the first batch, in float32, with
 the draws of the recorded run, and forward, loss and backward are run.
 
-Writes `trace.experiments["replayed"]`: for each of `request.states` {"broken": what was not finite, "" where all was; "path"
+Writes `trace.experiments.replayed`: for each of `request.states` {"broken": what was not finite, "" where all was; "path"
 and "line" of the op at which that began}. A state of which the model has no place any more is broken.
 """
 
@@ -35,7 +35,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
     for state in request.states:
         with recorder.stage("float32") as stage:
             found.append(_replayed(recorder, trace, stage, state))
-    trace.experiments["replayed"] = found
+    trace.experiments.replayed = found
 
 
 def _replayed(recorder: Recorder, trace: Trace, stage: Stage, state: Sequence[Source]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ In float32 the two-time test has taken the steps; in 16 bits they are taken here
 format or the request names it. Where weights are not finite after a step, it is taken again and recorded op by op. A step that
 raises tells nothing about its numbers.
 
-Writes `trace.experiments["stored_weights"]`, precision -> `{"precision", "taken" (steps, the last of which broke), "birth"
+Writes `trace.experiments.stored_weights`, precision -> `{"precision", "taken" (steps, the last of which broke), "birth"
 (`stabdiag.probe.birth`), "own" (whether the author stores weights so)}`; nothing where all stays finite.
 """
 
@@ -28,8 +28,8 @@ STEPS = 2
 
 def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callable[[str, float], None]) -> None:
     """Take the first steps of every precision that weights are stored in."""
-    first = trace.experiments.get("first_steps")
-    if first is None:
+    first = trace.experiments.first_steps
+    if not first:
         return
     found: dict[str, dict[str, Any]] = {}
     own = {p.dtype for p in recorder.subject.model.parameters() if p.requires_grad}
@@ -53,7 +53,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Callab
                     trainer.step()
                 found[name] = {"precision": name, "taken": taken, "birth": birth(trainer, trace, taken - 1), "own": stored}
     if found:
-        trace.experiments["stored_weights"] = found
+        trace.experiments.stored_weights = found
 
 
 def _broken_after(recorder: Recorder, name: str, request: ScanRequest) -> int:

@@ -1,6 +1,6 @@
 """Training steps (`--steps N`): loss curves in every precision asked for, what breaks them, and the curvature.
 
-Writes `trace.experiments["training"]`:
+Writes `trace.experiments.training`:
     optimizer: `stabdiag.probe.optimizer.Chosen.facts`.
     steps: how many were asked for; clip: the norm gradients are clipped to, None for no clipping.
     rows: one dict per step: precision, seed, step, loss, gradient_norm, scale, skipped.
@@ -50,7 +50,7 @@ def run(recorder: Recorder, trace: Trace, request: ScanRequest, progress: Progre
         return
     found: dict[str, Any] = {"steps": request.steps, "clip": request.clip, "rows": [], "runs": [], "curvature": {}}
     found |= {"interrupted": False, "precisions_chosen": request.precisions != list(DEFAULT_PRECISIONS)}
-    trace.experiments["training"] = found
+    trace.experiments.training = found
     names = [p for p in dict.fromkeys(("float32", *request.precisions)) if trace.run(p) is not None]
     models = _models(recorder, request)
     planned = request.steps * len(names) * len(models)

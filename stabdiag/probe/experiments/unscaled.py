@@ -5,7 +5,7 @@ whose own gradients would be large enough. Runs only where the float32 run shows
 
 With a loss scale in the request the loss is scaled by it, as a fix on trial asks for; what is not zero then is not lost.
 
-Writes `trace.experiments["unscaled"]`: precision -> step -> parameter name -> {"elements", "lost"}: elements of the reference
+Writes `trace.experiments.unscaled`: elements of the reference
 gradient that are not zero, and the share of its energy (sum of squares) in elements that the format turned into zero.
 """
 
@@ -21,6 +21,7 @@ from stabdiag.probe.first_steps import advance
 from stabdiag.probe.recorder import Recorder
 from stabdiag.recording.reference import part
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.experiments import Lost
 from stabdiag.trace.formats import Format, format_of
 
 LATER = 2
@@ -38,11 +39,11 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
         return
     assert recorder.reference is not None
     start = recorder.reference.gradients
-    found = {name: {"0": _lost(recorder, name, 0, {}, start, _scale(request, name))} for name in wanted}
-    trace.experiments["unscaled"] = found
+    found = {name: {0: _lost(recorder, name, 0, {}, start, _scale(request, name))} for name in wanted}
+    trace.experiments.unscaled = found
     trace.spent["unscaled"] = COST * len(wanted)
     # What arrives at the start is not lost at both times, and the later step is not worth its cost.
-    wanted = [name for name in wanted if any(fact["lost"] > LOST for fact in found[name]["0"].values())]
+    wanted = [name for name in wanted if any(fact.lost > LOST for fact in found[name][0].values())]
     if not wanted:
         return
     with recorder.stage("float32") as stage:
@@ -52,7 +53,7 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
         reference = {n: part(p.grad) for n, p in named.items() if p.grad is not None}
         weights = {n: p.detach().clone() for n, p in named.items()}
         for name in wanted:
-            found[name][str(LATER)] = _lost(recorder, name, LATER, weights, reference, _scale(request, name))
+            found[name][LATER] = _lost(recorder, name, LATER, weights, reference, _scale(request, name))
     trace.spent["unscaled"] += LATER + COST * (1 + len(wanted))
 
 
@@ -76,7 +77,7 @@ def _lost(
     weights: dict[str, Tensor],
     reference: dict[str, Tensor],
     scale: float,
-) -> dict[str, Any]:
+) -> dict[str, Lost]:
     with recorder.stage(precision) as stage:
         with torch.no_grad():
             for name, parameter in stage.model.named_parameters():
@@ -94,5 +95,5 @@ def _lost(
                 continue
             gradient = parameters[name].grad
             gone = float(energy[part(gradient) == 0].sum()) if gradient is not None else total
-            lost[name] = {"elements": round(share * parameters[name].numel()), "lost": gone / total}
+            lost[name] = Lost(round(share * parameters[name].numel()), gone / total)
     return lost

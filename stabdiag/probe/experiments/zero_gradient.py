@@ -5,7 +5,7 @@ step get no gradient whatever they hold. A weight behind or before dead units, o
 soon as all tensors in question hold something else. And a tensor that changes the loss without ever getting a gradient lies
 behind an op that has none (sign, round, a comparison).
 
-Writes `trace.experiments["zero_gradient"]`: parameter name -> {"revived": bool, "moves_loss": bool}, for parameters whose
+Writes `trace.experiments.zero_gradient`, for parameters whose
 gradient is exactly zero in every recorded run.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from stabdiag.probe.guest import seed_everything
 from stabdiag.probe.recorder import SEED, Recorder, Stage
 from stabdiag.trace import Trace
+from stabdiag.trace.experiments import ZeroGradient
 
 DRAWS = (1.0, 3.0, 10.0)  # times the usual scale: what is flat around 0 may not be farther out
 NOISE = {"float64": 1e-9, "float32": 1e-4}  # of the largest gradient: what remains of sums that cancel exactly
@@ -64,7 +65,7 @@ def run(recorder: Recorder, trace: Trace, request: Any, progress: Any) -> None:
             revived |= found
             if not found and before is not None and abs(loss - before) > NOISE[precision] * max(abs(before), abs(loss)):
                 moves |= _movers(recorder, stage, names, by_name, before, generator, NOISE[precision])
-    trace.experiments["zero_gradient"] = {name: {"revived": name in revived, "moves_loss": name in moves} for name in names}
+    trace.experiments.zero_gradient = {name: ZeroGradient(name in revived, name in moves) for name in names}
 
 
 def _movers(

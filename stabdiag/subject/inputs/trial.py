@@ -103,8 +103,7 @@ def numbers_break(function: Callable[[Any], Any], value: Any) -> bool:
 
 def clone(inputs: Inputs) -> Inputs:
     """Copies of all tensors, so that a forward may change them."""
-    args, kwargs = tree_map_only(torch.Tensor, _copy, (inputs.args, inputs.kwargs))
-    return Inputs(args, kwargs)
+    return Inputs(*tree_map_only(torch.Tensor, _copy, (inputs.args, inputs.kwargs, inputs.target)))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -122,6 +122,6 @@ def test_the_confirmation_keeps_to_its_budget(tmp_path: Path) -> None:
     path = tmp_path / "model.py"
     path.write_text(model_file(lines + "\nreturn " + " + ".join(f"t{i}" for i in range(20)), MEAN))
     trace = probe_file(ScanRequest(target=str(path)), lambda what, share: None)
-    confirmation = trace.experiments["confirmation"]
+    confirmation = trace.experiments.confirmation
     assert confirmation["cost"] <= 50
     assert len(confirmation["expressions"]) == 20

@@ -1,4 +1,4 @@
-# expect: SD703 warning
+# expect: SD703 warning,error
 import torch
 from accelerate import Accelerator
 from torch import nn

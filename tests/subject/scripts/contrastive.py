@@ -14,8 +14,8 @@ class Encoder(nn.Module):
 
 def info_nce(a, b):
     similarity = a @ b.T / 0.01
-    weights = torch.exp(similarity)
-    return -torch.log(weights.diagonal() / weights.sum(1)).mean()  # DEFECT
+    weights = torch.exp(similarity)  # DEFECT
+    return -torch.log(weights.diagonal() / weights.sum(1)).mean()
 
 
 def main():

@@ -1,4 +1,4 @@
-# expect: SD601 error
+# expect: SD401,SD601 error
 import torch
 from torch import nn
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stabdiag import __version__
 from stabdiag.errors import UserError, did_you_mean
 from stabdiag.judging.report import Report
+from stabdiag.reports import format_for, renderer
+from stabdiag.reports.parts.place import title
+from stabdiag.reports.text import counts
 from stabdiag.scanning.session import run
 from stabdiag.scanning.settle import settle
 from stabdiag.settings.config import SUBJECT_KEYS
@@ -22,7 +26,12 @@ LISTS = ("precisions", "select", "extend_select", "ignore", "inputs")
 
 
 class Diagnosis(Report):
-    """A report that shows itself: as text, as a table, in a notebook."""
+    """A report that shows itself: as text, as tables, as a page, in a notebook."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether a gate would let it pass: every scan happened, and no new error was found."""
+        return self.exit_code() == 0
 
     def to_frame(self) -> pandas.DataFrame:
         """The findings as a pandas table, one row each."""
@@ -30,17 +39,43 @@ class Diagnosis(Report):
 
         return frame(self)
 
+    def layers_frame(self) -> pandas.DataFrame:
+        """Every op in every precision and phase as a pandas table, one row each."""
+        from stabdiag.reports.csv import layers_frame
+
+        return layers_frame(self)
+
+    def verdicts_frame(self) -> pandas.DataFrame:
+        """The verdicts as a pandas table, one row per model and precision."""
+        from stabdiag.reports.csv import verdicts_frame
+
+        return verdicts_frame(self)
+
+    def to_html(self) -> str:
+        """The page that `-o report.html` writes."""
+        return renderer("html")(self)
+
+    def to_json(self) -> str:
+        """The report in the schema `stabdiag/v1`."""
+        return renderer("json")(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the report in the format that the file's suffix names. Raises UserError when there is none."""
+        target = Path(path)
+        target.write_text(renderer(format_for(target))(self), encoding="utf-8")
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from stabdiag.reports.html import fragment
 
         return fragment(self)
 
+    def __repr__(self) -> str:
+        return f"<Diagnosis of {', '.join(title(run) for run in self.runs) or 'nothing'}: {counts(self.findings)}>"
+
     def __str__(self) -> str:
         """The report as a terminal shows it."""
-        from stabdiag.reports.text import render
-
-        return render(self)
+        return renderer("text")(self)
 
 
 def scan(model: Any, inputs: Any = None, loss: Callable[[Any], Any] | None = None, **options: Any) -> Diagnosis:

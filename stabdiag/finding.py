@@ -77,6 +77,7 @@ class Finding:
             the run cannot tell; None for what is a fact of this run (`stabdiag.judging.persistence` asks).
         fades: the severity of a finding that is gone in another run; None drops it.
         acceptable: whether a baseline may accept it; not what the gate itself reports, which would accept all that follows.
+        asked: whether it is about a precision that the request or the file asks for (float32 always is).
     """
 
     code: str = field(default="", kw_only=True)
@@ -100,12 +101,18 @@ class Finding:
     still: Still | None = field(default=None, repr=False, compare=False)
     fades: Severity | None = None
     acceptable: bool = True
+    asked: bool = True
 
     @property
     def fingerprint(self) -> str:
         """Identity across edits: code, path, module, op and precisions, but no line number and no measured value."""
         key = "\x1f".join((self.code, self.path, self.module, self.op, self.phase, ",".join(self.precisions)))
         return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    @property
+    def weight(self) -> Severity:
+        """The severity that a gate goes by: an error in a precision that nobody asks for weighs as much as a warning."""
+        return Severity.WARNING if self.severity is Severity.ERROR and not self.asked else self.severity
 
     def severity_in(self, precision: str) -> Severity | None:
         """How badly this cause or one of its consequences stands in the way of a precision; None where neither does."""

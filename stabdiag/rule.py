@@ -13,7 +13,8 @@ whose keyword-only parameters are its thresholds, and declares what others need 
                                 verdicts where it blocks)
     RATCHET = Ratchet(…)        a measure that may not get worse than the baseline's, reported as a finding of this rule
     REMEDIES = ("layer-norm", …)    remedies to try besides those that its findings name as fixes
-    explains = ("SD301", …)     codes of symptoms that this rule's finding is the cause of
+    explains = ("SD301", …)     codes of symptoms that this rule's finding is the cause of, besides those that follow from
+                                kinds and levels (`stabdiag.judging.triage`)
     MEASUREMENTS = (Measurement(…), ParameterMeasurement(…), …)     facts to be recorded at ops, at parameters
 
 Nothing outside the file lists its code: verdicts, the order of fixes, proofs, baselines, reports ask the `Rule`. The module

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 import stabdiag
+from stabdiag.api import Diagnosis
 from stabdiag.errors import UserError
 
 
@@ -68,3 +69,18 @@ def test_the_package_has_no_other_names():
     with pytest.raises(AttributeError, match="scna"):
         _ = stabdiag.scna
     assert stabdiag.Severity.ERROR.rank == 2 and stabdiag.Report and stabdiag.Finding
+
+
+def test_a_diagnosis_shows_itself(tmp_path):
+    from tests.reports.sample_report import sample_report
+
+    report = Diagnosis("0", sample_report().runs)
+    assert not report.passed and Diagnosis("0", []).passed
+    assert repr(report).startswith("<Diagnosis of ") and "\n" not in repr(report)
+    assert len(report.verdicts_frame()) == sum(len(run.precisions) for run in report.runs)
+    assert len(report.layers_frame()) == sum(len(run.op_rows) for run in report.runs)
+    for name, text in (("report.html", report.to_html()), ("report.json", report.to_json())):
+        report.save(tmp_path / name)
+        assert (tmp_path / name).read_text() == text
+    with pytest.raises(UserError, match="suffix"):
+        report.save(tmp_path / "report.docx")

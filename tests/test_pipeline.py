@@ -8,9 +8,10 @@ import pytest
 
 from stabdiag.finding import Finding, Severity
 from stabdiag.judging.report import SubjectReport
-from stabdiag.scanning.pipeline import _nobody_asked, scan
+from stabdiag.scanning.pipeline import scan
+from stabdiag.scanning.settle import weigh
 from stabdiag.settings.request import ScanRequest
-from stabdiag.trace import Location, SubjectFacts, Trace
+from stabdiag.trace import Location, SubjectFacts
 
 MODEL = """
 import torch
@@ -107,20 +108,30 @@ def test_two_scans_judge_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precisions", "library", "request_", "declared", "milder"),
+    ("precisions", "library", "request_", "declared", "stored", "severity", "weight"),
     [
-        (["float16"], "site.py:3", {}, {}, True),
-        (["float16"], "", {}, {}, False),
-        (["float32", "float16"], "site.py:3", {}, {}, False),
-        (["float16"], "site.py:3", {"precisions": ["float32", "float16"]}, {}, False),
-        (["float16"], "site.py:3", {"severity": {"SD302": "error"}}, {}, False),
-        (["float16"], "site.py:3", {}, {"precisions": ["float32", "float16"]}, False),
+        (["float16"], "site.py:3", {}, {}, [], "warning", "warning"),
+        (["float16"], "", {}, {}, [], "error", "warning"),
+        (["float16"], "", {}, {}, ["float16"], "error", "error"),
+        (["float32", "float16"], "site.py:3", {}, {}, [], "error", "error"),
+        (["float16"], "site.py:3", {"precisions": ["float32", "float16"]}, {}, [], "error", "error"),
+        (["float16"], "", {"precisions": ["float32", "bfloat16"]}, {}, [], "error", "warning"),
+        (["float16"], "site.py:3", {"severity": {"SD302": "error"}}, {}, [], "error", "error"),
+        (["float16"], "site.py:3", {}, {"precisions": ["float32", "float16"]}, [], "error", "error"),
+        ([], "", {}, {}, [], "error", "error"),
     ],
 )
-def test_what_nobody_asked_about_a_librarys_code_is_no_error(
-    precisions: list[str], library: str, request_: dict[str, object], declared: dict[str, object], milder: bool
+def test_what_nobody_asked_for_weighs_less(
+    precisions: list[str],
+    library: str,
+    request_: dict[str, object],
+    declared: dict[str, object],
+    stored: list[str],
+    severity: str,
+    weight: str,
 ) -> None:
     at = Location("model.py", 3, library=library)
     finding = Finding(Severity.ERROR, "", code="SD302", name="overflow", precisions=precisions, location=at)
-    trace = Trace(SubjectFacts("model.py", "Net", 0, "", "", training=declared))
-    assert _nobody_asked(finding, ScanRequest("model.py", **request_), trace) is milder  # type: ignore[arg-type]
+    facts = SubjectFacts("model.py", "Net", 0, "", "", training=declared, stored=stored)
+    weigh([finding], ScanRequest("model.py", **request_), facts)  # type: ignore[arg-type]
+    assert (finding.severity, finding.weight) == (severity, weight)

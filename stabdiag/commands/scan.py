@@ -18,7 +18,7 @@ def scan(
     context: typer.Context,
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TARGET...", help="FILE.py, FILE.py:Name or module:name; default: the configured models."),
+        typer.Argument(metavar="TARGET...", help="FILE.py, FILE.py:Name, a folder or module:name; default: the configured."),
     ] = None,
     format: Annotated[
         str | None, typer.Option("--format", "-f", metavar="FORMAT", help="Format on stdout. [default: text]")

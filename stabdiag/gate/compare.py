@@ -57,7 +57,7 @@ def _shown(run: SubjectReport) -> list[Finding]:
 
 
 def _fails(finding: Finding, fail_on: str) -> bool:
-    return fail_on != "never" and finding.severity.rank >= Severity(fail_on).rank
+    return fail_on != "never" and finding.weight.rank >= Severity(fail_on).rank
 
 
 def _changes(old: SubjectReport, new: SubjectReport, fail_on: str) -> Iterator[Change]:

@@ -182,10 +182,11 @@ class Report:
         return [finding for run in self.runs for finding in run.findings]
 
     def exit_code(self, fail_on: str = "error") -> int:
-        """0: nothing new at or above `fail_on` (a severity or "never"); 1: findings; 2: a scan did not happen."""
+        """0: nothing new at or above `fail_on` (a severity or "never"), by `Finding.weight`; 1: findings; 2: a scan did not
+        happen."""
         if any(run.error for run in self.runs):
             return 2
         if fail_on == "never":
             return 0
         floor = Severity(fail_on).rank
-        return int(any(f.status == "new" and f.severity.rank >= floor for f in self.findings))
+        return int(any(f.status == "new" and f.weight.rank >= floor for f in self.findings))

@@ -23,6 +23,7 @@ from stabdiag.trace import Location, SubjectFacts, Trace
 
 SAMPLE = 4096  # weights per tensor of which the size of an update is taken
 
+Site = tuple[str, str, str, str]
 Log = Callable[[int, dict[str, float]], None]
 """Takes the number of a step and its scalars."""
 
@@ -42,8 +43,8 @@ class Samples:
         self.trends = Trends()
         self._facts, self._journal, self._log = facts, journal, log
         self._places: dict[str, Location | None] = {}
-        self._accepted: set[str] | None = None
-        self._suspects: set[str] = set()
+        self._accepted: set[Site] | None = None
+        self._suspects: set[Site] = set()
         self._before: dict[str, Tensor] = {}
         self._updates: dict[str, float] = {}
 
@@ -76,11 +77,11 @@ class Samples:
         self._journal.line("sample", step=step, **scalars, findings=said, forecasts=forecasts)
         if self._log is not None:
             self._log(step, scalars)
-        return self._confirmed({f.fingerprint: f for f in report.findings if _is_error(f)})
+        return self._confirmed({_site(f): f for f in report.findings if _is_error(f)})
 
     def accept(self, findings: list[Finding]) -> None:
         """What has been explained is not news any more."""
-        self._accepted = (self._accepted or set()) | {finding.fingerprint for finding in findings}
+        self._accepted = (self._accepted or set()) | {_site(finding) for finding in findings}
 
     def forecasts(self) -> list[Finding]:
         """Where the trends meet a limit."""
@@ -90,7 +91,7 @@ class Samples:
             finding.path = self._facts.path
         return found
 
-    def _confirmed(self, errors: dict[str, Finding]) -> Finding | None:
+    def _confirmed(self, errors: dict[Site, Finding]) -> Finding | None:
         if self._accepted is None:
             self._accepted = set(errors)
             return None
@@ -99,6 +100,11 @@ class Samples:
         self.unconfirmed = bool(new) and confirmed is None
         self._suspects = set(new)
         return confirmed
+
+
+def _site(finding: Finding) -> Site:
+    """What is the same finding in whatever precisions it was looked for."""
+    return finding.code, finding.module, finding.op, finding.phase
 
 
 def _is_error(finding: Finding) -> bool:

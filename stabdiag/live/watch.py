@@ -234,7 +234,10 @@ class Watcher:
         case = self._case(program) if self.history.collapsed() else None
         self._scale = now
         if case is not None:
-            self.history = History()
+            again, self._wrong_at = self._wrong_at == self.number - 1, self.number
+            if again:
+                self._journal.line("still wrong", step=self.number, kind="loss scale collapse")
+                return
             self._trip(Trip("loss scale collapse", self.number), case)
 
     # -- the optimizer ------------------------------------------------------------------------------------------------------
@@ -342,11 +345,11 @@ class Watcher:
         if loss is None or limit is None or loss <= limit or self.number - self._asked_at < EVERY_SPIKE:
             return None
         self._asked_at = self.number
-        previous = self._previous
-        if previous is None or previous.overwritten:
+        previous, tape = self._previous, self._tape
+        if previous is None or tape is None or previous.overwritten:
             by_sample = True
         else:
-            before = self._playing(self._watched.player(previous, self._scale).outcome)
+            before = self._playing(self._earlier(previous, tape.program).outcome)
             by_sample = bool(before.error) or before.loss <= limit
         if by_sample:
             self._journal.line("spike", step=self.number, loss=loss, limit=limit, explained="by its sample")
@@ -387,13 +390,17 @@ class Watcher:
         now = self._watched.versions()
         return Case(
             player,
-            self._watched.player(previous, self._scale) if usable and previous is not None else None,
+            self._earlier(previous, program) if usable and previous is not None else None,
             self._kept.read(),
             self.history.steps[-1].rate if self.history.steps else None,
             limit,
             self._fine_as_compiled(player),
             [name for name, version in now.items() if self._versions.get(name, version) != version],
         )
+
+    def _earlier(self, previous: Program, program: Program) -> Player:
+        """The batch of the step before on the model as it is now, buffers included."""
+        return self._watched.player(replace(previous, buffers=program.buffers), self._scale)
 
     def _fine_as_compiled(self, player: Player) -> bool | None:
         """Whether the step is fine when it is run again as compiled; None where nothing is compiled."""

@@ -19,7 +19,8 @@ from stabdiag.settings.request import ScanRequest
 def advise(report: SubjectReport, request: ScanRequest) -> None:
     """Fill in `Fix.snippet` of every finding, without running anything."""
     for finding in report.findings:
-        told = [replace(fix, snippet=_code(fix, finding, report, request)) for fix in finding.fixes]
+        suggested = {fix.name: fix for fix in reversed(finding.fixes)}
+        told = [replace(f, snippet=_code(f, finding, report, request)) for f in reversed(suggested.values())]
         if finding.fixes and not any(fix.snippet for fix in told):
             told = [*_further(finding, report, request), *told]
         if any(fix.snippet for fix in told):

@@ -108,8 +108,8 @@ def candidates(finding: Finding, state: State, request: ScanRequest, report: Sub
 
 def apply(remedy: Remedy, finding: Finding, state: State, request: ScanRequest, report: SubjectReport) -> Attempt | None:
     """The state with one remedy more, None where it does not apply."""
-    fix = next((replace(f) for f in finding.fixes if f.name == remedy.name), None) or Fix(remedy.name, remedy.title)
-    fix.snippet = ""
+    title = remedy.title[:1].lower() + remedy.title[1:]
+    fix = Fix(remedy.name, next((f.title for f in finding.fixes if f.name == remedy.name), title))
     asked = state.request(request).with_declared(report.subject.training)
     attempt = Attempt(finding, fix, remedy, state)
     case = Case(finding, report, asked)

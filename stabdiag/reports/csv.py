@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from stabdiag.finding import Finding
-from stabdiag.judging.report import OpRow, Report, SubjectReport
+from stabdiag.judging.report import OpRow, PrecisionVerdict, Report, SubjectReport
 from stabdiag.reports.json import plain
 from stabdiag.reports.parts.place import columns, one_line, title
 
@@ -65,11 +65,25 @@ def _row(run: SubjectReport, finding: Finding) -> dict[str, Any]:
 
 def layers(report: Report) -> str:
     """One row per op, precision and phase of every subject; not measured is empty, not finite is `inf` or `nan`."""
+    return _text(layers_frame(report))
+
+
+def layers_frame(report: Report) -> pandas.DataFrame:
+    """The same as a table."""
     import pandas
 
     names = [f.name for f in fields(OpRow) if f.name != "exponents"]
     rows = [{"model": title(run)} | {n: getattr(row, n) for n in names} for run in report.runs for row in run.op_rows]
-    return _text(pandas.DataFrame(rows, columns=["model", *names]))
+    return pandas.DataFrame(rows, columns=["model", *names])
+
+
+def verdicts_frame(report: Report) -> pandas.DataFrame:
+    """One row per subject and precision."""
+    import pandas
+
+    names = [f.name for f in fields(PrecisionVerdict) if f.name != "float32_islands"]
+    rows = [{"model": title(run)} | {n: getattr(p, n) for n in names} for run in report.runs for p in run.precisions]
+    return pandas.DataFrame(rows, columns=["model", *names])
 
 
 def steps(report: Report) -> str:

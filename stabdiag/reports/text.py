@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from stabdiag.finding import Finding, Fix
+from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.judging.report import PrecisionVerdict, Report, SubjectReport
 from stabdiag.reports.parts.excerpt import excerpt
 from stabdiag.reports.parts.layers import picture
@@ -93,6 +93,21 @@ def _page(run: SubjectReport, width: int, verbose: bool) -> Iterator[Text]:
     if not run.error:
         yield Text()
         yield Text(counts(run.findings), _worst(run.findings))
+        yield from _not_counted(run.findings, width)
+
+
+def _not_counted(findings: list[Finding], width: int) -> Iterator[Text]:
+    """Errors that fail no gate, because nobody asks for their precision, and how to make them count."""
+    errors = [f for f in findings if f.status == "new" and f.severity is Severity.ERROR and f.weight is not f.severity]
+    if errors:
+        names = list(dict.fromkeys(p for f in errors for p in f.precisions))
+        many = len(errors) > 1
+        text = (
+            f"{len(errors)} error{'s' if many else ''} in {' and '.join(names)}, which neither file nor command line asks for, "
+            f"{'count' if many else 'counts'} as {'warnings' if many else 'a warning'} in the exit code; "
+            f"`-p {','.join(names)}` or PRECISIONS = {tuple(names)!r} in the file makes {'them' if many else 'it'} count"
+        )
+        yield from hanging(Text(), prose(text), width, 0)
 
 
 def _worst(findings: list[Finding]) -> str:

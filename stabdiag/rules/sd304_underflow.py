@@ -73,7 +73,7 @@ SD104.
 
 ## Thresholds
 - `warning` = 0.01: share of the non-zero elements that become 0.
-- `error` = 0.2: share from which it is an error, where the outputs suffer.
+- `error` = 0.2: share from which it is an error, where the outputs suffer; what becomes NaN or infinite always is.
 
 ## References
 - Micikevicius et al. 2018, Mixed Precision Training, arXiv:1710.03740, 3.2.
@@ -84,7 +84,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
-from stabdiag.evidence.graph.main_path import is_live
+from stabdiag.evidence.graph.main_path import downstream, is_live
 from stabdiag.evidence.numbers.blame import LIMIT, blamed_runs
 from stabdiag.finding import Finding, Fix, Severity
 from stabdiag.trace import Op, Run, Trace, Value
@@ -95,7 +95,7 @@ KIND = "range"
 LEVEL = "op"
 BLOCKS = True
 REMEDIES = ("float32-island", "float32-loss", "log-softmax", "sum-of-logs")
-explains = ("SD501",)
+explains = ("SD301", "SD501")
 
 
 def check(trace: Trace, *, warning: float = 0.01, error: float = 0.2) -> Iterator[Finding]:
@@ -107,10 +107,9 @@ def check(trace: Trace, *, warning: float = 0.01, error: float = 0.2) -> Iterato
         there = Counterparts(run, reference)
         lost = _lost(run, blamed.op, there)
         if lost is not None and lost > warning:
-            severity = Severity.ERROR if lost > error else Severity.WARNING
+            severity = Severity.ERROR if lost > error or blamed.fatal else Severity.WARNING
             message = f"{lost:.0%} of what `{blamed.op.name}` makes is 0 in {run.precision} and not in the reference"
-            outcome = f"the outputs are off by {blamed.result:.2g}" if blamed.result is not None else "NaN is made of it"
-            yield _finding(trace, run, blamed.op, severity, f"{message}; {outcome}", lost)
+            yield _finding(trace, run, blamed.op, severity, f"{message}; {blamed.outcome}", lost)
     for run in trace.runs:
         if run.precision not in ("float64", "float32") and not run.step and not run.seed:
             yield from _terms(trace, run, Counterparts(run, reference))
@@ -156,7 +155,7 @@ def _finding(trace: Trace, run: Run, op: Op, severity: Severity, message: str, l
         precisions=[run.precision],
         location=trace.place(op),
         label=f"{lost:.0%} underflows",
-        evidence={"op_index": op.index, "share": lost, "reaches": [op.index]},
+        evidence={"op_index": op.index, "share": lost, "reaches": [op.index, *downstream(run, op.index)]},
         fixes=[
             Fix("float32-island", "compute it in float32"),
             Fix("loss-scaling", "scale the loss before it is computed in float16"),

@@ -115,7 +115,7 @@ REMEDIES = ("float32-phases", "residual", "standardise-data", "standardise-input
 
 
 def check(trace: Trace, *, condition: float = 100.0) -> Iterator[Finding]:
-    """One finding for the whole model, where κ grows most; about the precisions that fare worst."""
+    """One finding for the whole model, where κ grows most; at its severity in the precisions that fare worst."""
     reference, measured = reference_of(trace), trace.experiments.conditioning
     spread, rounding = (measured.get(perturbation, Conditioning()) for perturbation in ("spread", "rounding"))
     if reference is None or spread.flips or rounding.flips:
@@ -126,7 +126,6 @@ def check(trace: Trace, *, condition: float = 100.0) -> Iterator[Finding]:
         if ill:
             by_inputs, by_rounding = (spread.output or 0.0, rounding.output or 0.0)
             yield _finding(trace, reference, severity, ill, by_inputs, by_rounding, condition)
-            return
 
 
 def _runs(trace: Trace) -> list[Run]:

@@ -78,8 +78,9 @@ precision says so.
 
 ## Thresholds
 - `index` = 8: instability index of the result from which the difference counts, times 4 in float32; see SD501.
-- `output_error` = 0.1: relative error of the outputs from which it is an error; also where more than p − 2 bits cancel, and
-  where the result becomes NaN.
+- `output_error` = 0.1: relative error of the outputs, or of the loss where those are right, from which it is an error; also
+  where more than p − 2 bits cancel, and where the result becomes NaN.
+- `float32_error` = 2^-8: likewise in float32, where results are worse than bfloat16 could hold.
 
 ## References
 - Higham 2002, Accuracy and Stability of Numerical Algorithms, 1.7 (cancellation) and 1.9 (sample variance).
@@ -106,23 +107,25 @@ REMEDIES = (
 )
 
 
-def check(trace: Trace, *, index: float = LIMIT, output_error: float = 0.1) -> Iterator[Finding]:
+def check(
+    trace: Trace, *, index: float = LIMIT, output_error: float = 0.1, float32_error: float = 2.0**-8
+) -> Iterator[Finding]:
     """One finding per run whose error a cancelling difference makes."""
     for run, blamed in blamed_runs(trace, index):
         format = format_of(run.precision)
         if blamed.cancels(format):
-            bad = blamed.fatal or blamed.bits > format.digits - 2 or (blamed.result or 0.0) > output_error
+            lost = float32_error if format.name == "float32" else output_error
+            bad = blamed.fatal or blamed.bits > format.digits - 2 or (blamed.result or 0.0) > lost
             yield _finding(trace, run, blamed, Severity.ERROR if bad else Severity.WARNING)
 
 
 def _finding(trace: Trace, run: Run, blamed: Blame, severity: Severity) -> Finding:
     op, digits = blamed.op, format_of(run.precision).digits
-    result = "NaN is made of it" if blamed.fatal else f"the outputs are off by {blamed.result or 0.0:.2g}"
     return Finding(
         severity,
         f"{blamed.bits:.0f} of {digits} bits cancel in this difference in {run.precision}: "
         f"its relative error is {blamed.error:.2g}"
-        f", its operands' {blamed.inherited:.1g}; {result}",
+        f", its operands' {blamed.inherited:.1g}; {blamed.outcome}",
         module=op.module or op.layer,
         op=op.name,
         precisions=[run.precision],

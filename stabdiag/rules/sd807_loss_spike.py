@@ -86,9 +86,7 @@ _FIXES = {
     "sample": (Fix("finite-data", "look at these samples before the model reads them"),),
     "format": (Fix("float32-island", "compute this step in float32"),),
     "loss": (
-        Fix(
-            "see-the-loss", "compute the loss inside `with recorder.step(batch):`, or run `stabdiag run --watch` on the script"
-        ),
+        Fix("see-the-loss", "compute the loss inside `with recorder.step(batch):`, or scan this step with `stabdiag run`"),
     ),
     "optimizer": (Fix("optimizer-epsilon", "give the optimizer an epsilon that its format holds"),),
     "compiler": (Fix("run-eagerly", "run this part eagerly (`torch.compiler.disable`) and report the kernel"),),

@@ -8,7 +8,7 @@ from typing import Any
 
 from stabdiag.errors import ScanError
 from stabdiag.evidence.graph.structure import modules_of, weights_of_model
-from stabdiag.finding import Finding, Severity
+from stabdiag.finding import Finding
 from stabdiag.judging.layers import layers_of, op_rows
 from stabdiag.judging.operands import operands_of
 from stabdiag.judging.persistence import persistent
@@ -18,7 +18,7 @@ from stabdiag.judging.verdict import verdicts
 from stabdiag.probe.process import probe_in_worker
 from stabdiag.repair.advice import advise
 from stabdiag.rule import selected
-from stabdiag.scanning.settle import as_asked, order
+from stabdiag.scanning.settle import as_asked, order, weigh
 from stabdiag.settings.request import ScanRequest
 from stabdiag.trace import Run, SubjectFacts, Trace
 from stabdiag.trace.containment import contained
@@ -82,9 +82,7 @@ def report_on(trace: Trace | None, request: ScanRequest, error: ScanError | None
             found += as_asked(made, request, trace.subject.path)
     findings = triage(found)
     precisions = verdicts(trace, findings, request.with_declared(trace.subject.training).precisions)
-    for finding in findings:
-        if _nobody_asked(finding, request, trace) or _rests_on_a_guess(finding, request, trace):
-            finding.severity = Severity.WARNING
+    weigh(findings, request, trace.subject)
     report = SubjectReport(
         subject=trace.subject,
         precisions=precisions,
@@ -122,22 +120,6 @@ def _batch_size(run: Run | None) -> int | None:
     """The first size of the first input; None without one."""
     shapes = (value.shape for value in run.values if value.kind == "input") if run is not None else iter(())
     return next((shape[0] for shape in shapes if shape), None)
-
-
-def _nobody_asked(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
-    """Whether an error is about 16 bits only, which neither request nor file ask for, and in a library's code: the verdict of
-    the precision says what is the matter, and nobody who reads it can edit the line."""
-    narrow = bool(finding.precisions) and not {"float32", "float64"} & set(finding.precisions)
-    library = finding.location is not None and bool(finding.location.library)
-    asked = bool(request.precisions or "precisions" in trace.subject.training or finding.code in request.severity)
-    return finding.severity is Severity.ERROR and narrow and library and not asked
-
-
-def _rests_on_a_guess(finding: Finding, request: ScanRequest, trace: Trace) -> bool:
-    """Whether an error is about the gradients or the training of a loss that was guessed although the file has its own."""
-    gradients = finding.phase in ("backward", "step") or (finding.location is None and finding.phase == "loss")
-    asked = finding.code in request.severity
-    return finding.severity is Severity.ERROR and bool(trace.subject.unrun) and gradients and not asked
 
 
 def coverage(trace: Trace) -> dict[str, object]:

@@ -9,6 +9,7 @@ from stabdiag.gate import baseline, suppressions
 from stabdiag.gate.baseline import Baseline
 from stabdiag.judging.report import Report
 from stabdiag.settings.request import ScanRequest
+from stabdiag.trace import SubjectFacts
 
 
 def as_asked(findings: Iterable[Finding], request: ScanRequest, path: str) -> list[Finding]:
@@ -18,6 +19,25 @@ def as_asked(findings: Iterable[Finding], request: ScanRequest, path: str) -> li
         finding.path = finding.path or path
         finding.severity = Severity(request.severity.get(finding.code, finding.severity))
     return found
+
+
+def weigh(findings: Iterable[Finding], request: ScanRequest, subject: SubjectFacts) -> None:
+    """Note which findings are about a precision that somebody wants: one of the request or the file, or that weights are
+    stored in; float32 always is. The others weigh less in a gate, and in a library's code, which nobody who reads it can edit,
+    they are warnings altogether: the verdict of the precision says what is the matter. So is what rests on a guessed loss."""
+    wanted = {"float64", "float32", *subject.stored, *(request.precisions or subject.training.get("precisions", []))}
+    for finding in findings:
+        finding.asked = not finding.precisions or bool(wanted & set(finding.precisions)) or finding.code in request.severity
+        if finding.location is not None and finding.location.library:
+            finding.severity = finding.weight
+        if finding.severity is Severity.ERROR and finding.code not in request.severity and _rests_on_a_guess(finding, subject):
+            finding.severity = Severity.WARNING
+
+
+def _rests_on_a_guess(finding: Finding, subject: SubjectFacts) -> bool:
+    """Whether a finding is about the gradients or the training of a loss that was guessed although the file has its own."""
+    gradients = finding.phase in ("backward", "step") or (finding.location is None and finding.phase == "loss")
+    return bool(subject.unrun) and gradients
 
 
 def settle(report: Report, requests: Sequence[ScanRequest], accepted: Baseline | None = None) -> None:

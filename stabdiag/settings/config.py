@@ -15,6 +15,7 @@ from typing import Any
 
 from stabdiag.errors import UserError, did_you_mean
 from stabdiag.settings.request import RunOptions, ScanRequest
+from stabdiag.settings.targets import expanded
 from stabdiag.settings.values import checked, from_text
 
 FILES = ("stabdiag.toml", ".stabdiag.toml", "pyproject.toml")
@@ -53,7 +54,8 @@ class Settings:
         """
         if not targets and not self.models:
             raise UserError("nothing to scan; give a file (`stabdiag scan model.py`) or set `models` in [tool.stabdiag]")
-        chosen = [model for target in targets for model in self._configured(target)] if targets else self.models
+        single = [one for target in targets for one in expanded(target)]
+        chosen = [model for target in single for model in self._configured(target)] if targets else self.models
         return [self._request(model) for model in chosen]
 
     def _configured(self, target: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from stabdiag.subject.attributes import uncompiled
 from stabdiag.subject.build import NeedsArgumentsError, bind, build
+from stabdiag.subject.conventions import guessed
 from stabdiag.subject.definitions import classes_of, factories_of, functions_of, instances_of, reach, references
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.subject import SubjectError
@@ -21,12 +22,13 @@ from stabdiag.subject.usage import main_block, names_in, tree_of
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen: a model that exists (`instance`) or something to call (`target`)."""
+    """What was chosen: a model that exists (`instance`) or something to call (`target`), with arguments that are `guessed`."""
 
     name: str
     how: str
     instance: nn.Module | None = None
     target: Callable[..., Any] | None = None
+    guessed: dict[str, Any] = field(default_factory=dict)
 
 
 def choose(module: ModuleType, shown: str, name: str | None, given: dict[str, Any]) -> Choice:
@@ -36,7 +38,7 @@ def choose(module: ModuleType, shown: str, name: str | None, given: dict[str, An
         SubjectError: there is none, the name is unknown, several stand side by side, or the only one needs arguments.
     """
     if name is not None:
-        return _named(module, shown, name)
+        return _completed(_named(module, shown, name), module, given)
     if inspect.isfunction(getattr(module, "build_model", None)):
         return Choice("build_model", "build_model() of the file", target=module.build_model)
     if (found := _instance(module, shown)) is not None:
@@ -107,9 +109,30 @@ def _from_definitions(module: ModuleType, shown: str, given: dict[str, Any]) -> 
                     raise
         if ready:
             return _of_several(module, shown, ready, objects, graph, given)
+        for key in (
+            reversed(roots) if len(left) == len(graph) else ()
+        ):  # a file ends with what it is about; the whole with guesses before a part without
+            kind = "class" if inspect.isclass(objects[key]) else "factory"
+            found = _completed(Choice(key, f"{kind} {key}", target=objects[key]), module, given)
+            if found.guessed:
+                return found
         left = {key: refs for key, refs in left.items() if key not in roots}
     assert first_problem is not None
     raise first_problem
+
+
+def _completed(choice: Choice, module: ModuleType, given: dict[str, Any]) -> Choice:
+    """The choice with guesses for arguments that nothing in the file tells, where there is a guess for all of them."""
+    if choice.target is None:
+        return choice
+    try:
+        bind(choice.target, choice.name, module, given)
+    except NeedsArgumentsError:
+        found = guessed(choice.target, module, given)
+        if found:
+            said = ", ".join(f"{key}={value!r}" for key, value in found.items())
+            return replace(choice, how=f"{choice.how}, built with guessed {said} (--arg says otherwise)", guessed=found)
+    return choice
 
 
 def _of_several(

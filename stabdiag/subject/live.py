@@ -11,6 +11,7 @@ from stabdiag.subject import objective
 from stabdiag.subject.inputs.sources import find_inputs
 from stabdiag.subject.seeds import seeded
 from stabdiag.subject.subject import Subject, SubjectError
+from stabdiag.subject.weights import stored
 from stabdiag.trace import SubjectFacts
 
 
@@ -46,6 +47,7 @@ def live(model: nn.Module, inputs: Any = None, loss: Any = None) -> Subject:
         path=name,
         name=name,
         parameters=sum(p.numel() for p in model.parameters()),
+        stored=stored(model),
         inputs=source.text,
         objective=goal.name,
         how={"model": "given", "inputs": "given" if inputs is not None else source.why, "objective": goal.why},

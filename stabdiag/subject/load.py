@@ -23,7 +23,7 @@ from stabdiag.subject.inputs.sources import Source, find_inputs
 from stabdiag.subject.inputs.trial import attempt
 from stabdiag.subject.seeds import seeded, shifted
 from stabdiag.subject.subject import Play, Subject, SubjectError, call
-from stabdiag.subject.weights import load_weights
+from stabdiag.subject.weights import load_weights, stored
 from stabdiag.trace import SubjectFacts
 
 
@@ -57,6 +57,7 @@ def load(
         with seeded(0):
             module = import_target(taken)
             choice = choose(module, shown, taken.name, given)
+            given |= choice.guessed
             model = _made(choice, module, given)
             if weights is not None:
                 _initialised(model, module, choice.name, input_specs, data)
@@ -70,6 +71,7 @@ def load(
         path=shown_path(taken.path) if taken.path is not None else taken.module,
         name=choice.name if choice.target is None or inspect.isclass(choice.target) else type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
+        stored=stored(model),
         inputs=goal.source.text,
         objective=goal.objective.name,
         how={
@@ -210,7 +212,7 @@ def _contract(module: ModuleType, name: str, arguments: int = 1) -> Callable[...
 
 
 def _arguments_note(choice: Choice, module: ModuleType, given: dict[str, Any]) -> str:
-    if choice.target is None:
+    if choice.target is None or choice.guessed:
         return ""
     note = bind(choice.target, choice.name, module, given)[2]
     return f"; {note}" if note else ""

@@ -74,3 +74,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{example}; pass the arguments it was trained with by --arg.",
             "input",
         )
+
+
+def stored(model: nn.Module) -> list[str]:
+    """The formats that trained weights are kept in as the author built them, by torch's names."""
+    return sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})

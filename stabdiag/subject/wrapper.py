@@ -71,7 +71,7 @@ def _arguments(choice: Choice, module: ModuleType) -> tuple[str, list[str]]:
     """The arguments of the call, and which classes of the file they need."""
     if choice.target is None:
         return "", []
-    args, kwargs, _ = bind(choice.target, choice.name, module, {})
+    args, kwargs, _ = bind(choice.target, choice.name, module, choice.guessed)
     values = [*args, *kwargs.values()]
     kinds = [type(v).__name__ for v in values if vars(module).get(type(v).__name__) is type(v)]
     return ", ".join([*map(_literal, args), *(f"{key}={_literal(value)}" for key, value in kwargs.items())]), kinds

@@ -66,6 +66,6 @@ def failures(report: Report, fail_on: str = "error", precision: str | None = Non
                 found.append(f"{said}: {verdict.reason}" if verdict.reason else said)
         for finding in run.findings:
             concerned = precision is None or not finding.precisions or precision in finding.precisions
-            if finding.status == "new" and finding.severity.rank >= floor and concerned:
+            if finding.status == "new" and finding.weight.rank >= floor and concerned:
                 found.append(f"{place(run, finding)}: {finding.code} {finding.name}: {finding.message}")
     return found

@@ -81,6 +81,20 @@ class ZeroGradient:
     moves_loss: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SideBranches:
+    """Ops inside a run that lose their first digit.
+
+    Attributes:
+        ops: indices in that run.
+        before, after: output errors of the run, and of one with their results taken from the reference.
+    """
+
+    ops: list[int]
+    before: float
+    after: float
+
+
 @dataclass(slots=True)
 class Experiments:
     """Everything that experiments found.
@@ -92,6 +106,7 @@ class Experiments:
         islands: by precision, the lines "path:line" that must stay in float32.
         local_error, zero_gradient: by precision; by parameter.
         loss_curve: losses before each of the steps that were asked for and after the last; ends with what is not finite.
+        side_branches: by precision.
         replayed: of each state that was asked for {"broken", "path", "line"}.
         unscaled: by precision, step and parameter.
         first_steps, stored_weights, training: documented by `stabdiag/probe/first_steps.py` and the experiments of that name.
@@ -108,6 +123,7 @@ class Experiments:
     loss_curve: list[float] = field(default_factory=list)
     loss_dependence: LossDependence | None = None
     replayed: list[dict[str, Any]] = field(default_factory=list)
+    side_branches: dict[str, SideBranches] = field(default_factory=dict)
     stored_weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     unscaled: dict[str, dict[int, dict[str, Lost]]] = field(default_factory=dict)

@@ -15,8 +15,8 @@ class SubjectFacts:
 
     `how` answers for "model", "inputs" and "objective": what was chosen and why. `declared` lists which of "inputs", "loss",
     "optimizer" came from the author; claims about data or targets may only stand on what is declared. `training` holds the
-    settings that the file declares (`stabdiag.subject.declared`). `unrun` is the file's own loss and its line, where another
-    one was guessed; "" where the file's own was run, or it has none.
+    settings that the file declares (`stabdiag.subject.declared`), `stored` the dtypes of the weights as the author built them.
+    `unrun` is the file's own loss and its line, where another one was guessed; "" where the file's own was run, or it has none.
     """
 
     path: str
@@ -28,6 +28,7 @@ class SubjectFacts:
     declared: list[str] = field(default_factory=list)
     rebuildable: bool = False
     training: dict[str, Any] = field(default_factory=dict)
+    stored: list[str] = field(default_factory=list)
     unrun: str = ""
 
 

@@ -11,6 +11,7 @@ from textwrap import dedent
 
 HEAD = """
 import sys
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ class Net(nn.Module):
         return self.second(F.relu(self.first(x)))
 """
 
+BARE = "with nullcontext():"  # the hooks alone
 LOOP = """
 
 def main():
@@ -41,7 +43,7 @@ def main():
     for step in range({steps}):
         x, y = {batch}
         {fault}
-        with recorder.step((x, y)):
+        {within}
             optimizer.zero_grad()
             {body}
     recorder.close()
@@ -86,10 +88,19 @@ def training(
     steps: int = 60,
     scaler: str = "",
     options: str = "",
+    within: str = "with recorder.step((x, y)):",
 ) -> str:
     """The text of a training file."""
     loop = LOOP.format(
-        model=make, optimizer=optimizer, fault=fault, batch=batch, body=body, steps=steps, scaler=scaler, options=options
+        within=within,
+        model=make,
+        optimizer=optimizer,
+        fault=fault,
+        batch=batch,
+        body=body,
+        steps=steps,
+        scaler=scaler,
+        options=options,
     )
     return HEAD + dedent(model) + loop
 
@@ -315,20 +326,169 @@ FAULTS["compiled kernel"] = Fault(
 
 def miscompiled(graph, inputs):
     def run(*args):
-        return [out * (torch.inf if run.broken else 1.0) for out in graph(*args)]
+        return [out * (torch.inf if miscompiled.broken else 1.0) for out in graph(*args)]
 
-    run.broken = False
-    miscompiled.kernels.append(run)
     return run
 
 
-miscompiled.kernels = []
+miscompiled.broken = False
 """
         + MLP,
         make="torch.compile(Net(), backend=miscompiled)",
-        fault="if step == 40: miscompiled.kernels[0].broken = True",
+        fault="if step == 40: miscompiled.broken = True",
         body=BODY.replace("y)", "y)  # here", 1),
     ),
     "compiler",
     ("SD807",),
 )
+
+HERE = MLP.replace("self.first(x)))", "self.first(x)))  # here")
+NORMALISED = """
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.second(F.relu(self.norm(self.first(x))))  # here
+"""
+DROPPED = """
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        hidden = F.dropout(F.relu(self.first(x)), 0.5, self.training)
+        return self.second(torch.log(hidden.sum(1, keepdim=True)) * hidden)  # here
+"""
+TWO_HEADS = """
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.spread = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.mean(x), torch.exp(self.spread(x)){mark}
+"""
+EMBEDDED = """
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.second = nn.Embedding(10, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.second(self.table(x).mean(1))  # here
+"""
+ACCUMULATED = """for part in range(4):
+                F.cross_entropy(model(x[part * 4 : part * 4 + 4]), y[part * 4 : part * 4 + 4]).backward()  # here
+            optimizer.step()"""
+SCALED = """with torch.autocast("cpu", torch.float16):
+                loss = F.cross_entropy(model(x), y)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()"""
+CLIPPED = """loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()"""
+LIKELIHOOD = """mean, spread = model(x)
+            target = F.one_hot(y, 4).float()
+            loss = ((target - mean).square() / spread + torch.log(spread)).mean()
+            loss.backward()
+            optimizer.step()"""
+
+FAULTS |= {
+    "sample with inf, hooks alone": Fault(
+        training(HERE, fault="if step == 40: x[5, 2] = torch.inf", within=BARE), "sample", ("SD301",)
+    ),
+    "weight over float16, hooks alone": Fault(
+        training(HERE, fault="if step == 40: model.first.weight.data[:] = 3e5", body=AMP, within=BARE),
+        "format",
+        ("SD302", "SD301"),
+    ),
+    "loss outside, hooks alone": Fault(
+        training(
+            fault="mask = torch.zeros(16) if step == 40 else torch.ones(16)",
+            body=BODY.replace(
+                "F.cross_entropy(model(x), y)",
+                "(F.cross_entropy(model(x), y, reduction='none') * mask).sum() / mask.sum()  # here",
+            ),
+            within=BARE,
+        ),
+        "loss",
+        ("SD807",),
+    ),
+    "sample under batch normalisation": Fault(
+        training(NORMALISED, fault="if step == 40: x[9, 1] = -torch.inf"), "sample", ("SD301",)
+    ),
+    "running variance poisoned": Fault(
+        training(NORMALISED, fault="if step == 40: model.norm.running_var[2] = torch.nan; model.norm.eval()"),
+        "model",
+        ("SD301",),
+    ),
+    "weight over float32": Fault(
+        training(HERE, fault="if step == 40: model.second.weight.data[1] = 3e38"), "format", ("SD301", "SD302")
+    ),
+    "log of what dropout leaves": Fault(
+        training(DROPPED, fault="if step == 40: model.first.bias.data[:] = -9.0"), "model", ("SD301", "SD608")
+    ),
+    "exponent grown": Fault(
+        training(TWO_HEADS.format(mark="  # here"), fault="if step == 40: model.spread.bias.data[:] = 95.0", body=LIKELIHOOD),
+        "format",
+        ("SD301", "SD302", "SD605"),
+    ),
+    "embedding over float32": Fault(
+        training(
+            EMBEDDED,
+            batch="torch.randint(10, (16, 6)), torch.randint(4, (16,))",
+            fault="if step == 40: model.table.weight.data[3:] = 3e38",
+        ),
+        "format",
+        ("SD301", "SD302"),
+    ),
+    "micro-batch with nan": Fault(
+        training(HERE, body=ACCUMULATED.replace("  # here", ""), fault="if step == 40: x[9] = torch.nan"), "sample", ("SD301",)
+    ),
+    "loss scale collapses": Fault(
+        training(
+            HERE,
+            body=SCALED,
+            scaler='scaler = torch.amp.GradScaler("cpu", init_scale=16.0)',
+            options="scaler, ",
+            fault="if step == 30: model.first.bias.data[0] = 1e6",
+        ),
+        "format",
+        ("SD301", "SD302"),
+    ),
+    "rate warmed up too far, clipped": Fault(
+        training(
+            body=CLIPPED.replace("y)", "y)  # here", 1),
+            fault='if step >= 40: optimizer.param_groups[0]["lr"] = 30.0',
+        ),
+        "rate",
+        ("SD807",),
+    ),
+    "rate of momentum": Fault(
+        training(
+            optimizer="torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)",
+            body=BODY.replace("y)", "y)  # here", 1),
+            fault='if step == 45: optimizer.param_groups[0]["lr"] = 20.0',
+        ),
+        "rate",
+        ("SD807",),
+    ),
+    "target with nan": Fault(
+        training(
+            batch="torch.randn(16, 8), torch.randn(16, 4)",
+            body=BODY.replace("F.cross_entropy(model(x), y)", "F.mse_loss(model(x), y)  # here"),
+            fault="if step == 40: y[6, 0] = torch.nan",
+        ),
+        "sample",
+        ("SD301",),
+    ),
+}

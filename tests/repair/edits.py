@@ -97,6 +97,14 @@ EDITS: list[tuple[str, str, str]] = [
         "y = 2 * torch.atan2((F.normalize(a, dim=1) - F.normalize(b, dim=1)).norm(dim=1), "
         "(F.normalize(a, dim=1) + F.normalize(b, dim=1)).norm(dim=1))",
     ),
+    ("no-narrow-cast", "y = «x.bfloat16()» * 2", "y = x.float() * 2"),
+    ("no-narrow-cast", "y = «x.to(torch.float16)»", "y = x.float()"),
+    ("float32-island", "d = «torch.cdist(a, b)» * 3", "d = (torch.cdist(a.float(), b.float()) * 3).to(a.dtype)"),
+    (
+        "float32-island",
+        "phase = «minute.to(h.dtype).unsqueeze(-1) * rate»",
+        "phase = (minute.float().unsqueeze(-1) * rate.float()).to(h.dtype)",
+    ),
     ("log1p-domain", "y = «torch.log1p(x)»", "y = torch.log1p(x.clamp_min(-1 + 1e-6))"),
     (
         "clamp-before-cast",

@@ -116,3 +116,20 @@ def test_training_is_a_curve_per_precision():
 def test_a_curve_of_many_steps_is_thinned():
     assert len(sparkline([float(i) for i in range(1000)])) == 40
     assert sparkline([1.0, 1.0]) == "▁▁" and sparkline([None]) == "×"
+
+
+def test_an_error_that_nobody_asked_for_says_that_it_does_not_count():
+    run = sick()
+    for finding in run.findings:
+        finding.asked, finding.precisions = False, ["float16"]
+    report = Report("0", [run])
+    assert report.exit_code("error") == 0
+    assert report.exit_code("warning") == 1
+    last = " ".join(text.render(report).split())
+    assert "in float16, which neither file nor command line asks for" in last
+    assert "`-p float16`" in last
+
+
+def test_an_error_that_counts_needs_no_explanation():
+    assert Report("0", [sick()]).exit_code("error") == 1
+    assert "asks for" not in text.render(Report("0", [sick()]))

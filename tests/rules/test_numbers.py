@@ -49,6 +49,14 @@ def model(init: str, forward: str, inputs: str, seed: int = 0) -> str:
 
 
 SICK = {
+    "chance-of-a-sequence": model(
+        "self.o = nn.Linear(16, 40)",
+        """p = torch.ones(8, dtype=x.dtype)
+for _ in range(60):
+    p = p * self.o(x).softmax(-1)[:, 3]  # expect: SD304
+return p.log() / 60""",
+        "torch.randn(8, 16, generator=g)",
+    ),
     "clock-in-16-bits": model(
         "self.a, self.b = nn.Linear(11, 32), nn.Linear(32, 4)",
         """clock = x.half()  # expect: SD501
@@ -158,6 +166,12 @@ return self.b(h)  # expect: SD301""",
 }
 
 HEALTHY = {
+    "masked-logits-near-the-end-of-float16": model(
+        "self.o = nn.Linear(16, 6)",
+        """z = self.o(x).masked_fill(torch.arange(6) > 3, -6e4)
+return F.log_softmax(z / 1.05, -1)[:, :4]""",
+        "torch.randn(8, 16, generator=g)",
+    ),
     "wide-minimum-clamped-before-log-softmax": model(
         "self.o = nn.Linear(16, 6)",
         """m = torch.where(torch.arange(6) < 4, 0.0, torch.finfo(torch.float32).min).to(x.dtype)

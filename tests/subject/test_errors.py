@@ -26,9 +26,9 @@ BAD = {
     "empty": ("x = 1", "load", "defines no model"),
     "several": (LINEAR.format("Encoder") + LINEAR.format("Decoder"), "load", "Encoder, Decoder"),
     "constructor": (
-        "class Net(nn.Linear):\n    def __init__(self, width): super().__init__(width, 1)",
+        "class Net(nn.Linear):\n    def __init__(self, flavour): super().__init__(flavour, 1)",
         "load",
-        "--arg width=…",
+        "--arg flavour=…",
     ),
     "package": ("import a_package_nobody_has", "load", "'a_package_nobody_has'"),
     "raises": ("raise ValueError('no such day')", "load", "ValueError: no such day at model.py:4"),

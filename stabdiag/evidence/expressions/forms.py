@@ -123,7 +123,7 @@ class _Finder:
         candidates = [self._judge(op) for op in ops if not is_exp(op)]
         candidates += [self._exponential(op) for op in ops if is_exp(op) and op.index not in self.claimed]
         for expression in candidates:
-            if expression is not None:
+            if expression is not None and expression.path:  # else nothing between that could be tried
                 yield self._with_selection(expression)
 
     def _judge(self, op: Op) -> Expression | None:

@@ -8,9 +8,11 @@ in the sense of Higham 2002, 1.5.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite, log2
 
+from stabdiag.evidence.graph.main_path import is_live
 from stabdiag.evidence.numbers.poison import ADDS, harmful, overflowed
 from stabdiag.trace import DISCRETE, Op, Run, Trace
 from stabdiag.trace.counterpart import Counterparts, reference_of
@@ -31,7 +33,8 @@ class Blame:
     Attributes:
         op: of the run; error: relative error of its result; index: I of its result; inherited: largest relative error among
             its inputs; bits: that cancel in it, log2((|a|+|b|)/|a−b|) in root mean squares, 0 where it is no difference.
-        result: relative error of the outputs (None when they are not finite); fatal: NaN was made of it.
+        result: relative error of what it ends in, `end`: "outputs" or "loss" (None: not finite); fatal: NaN was
+            made of it.
         narrowed: the author holds the result in a format with fewer digits than that of the run.
     """
 
@@ -43,6 +46,14 @@ class Blame:
     result: float | None
     fatal: bool = False
     narrowed: bool = False
+    end: str = "outputs"
+
+    @property
+    def outcome(self) -> str:
+        """What it ends in, in words."""
+        if self.fatal:
+            return "NaN is made of it"
+        return f"the {self.end} {'are' if self.end == 'outputs' else 'is'} off by {self.result or 0.0:.2g}"
 
     def cancels(self, format: Format) -> bool:
         """Whether the op is a difference in which more than half of the format's bits cancel."""
@@ -108,41 +119,77 @@ def blamed_runs(trace: Trace, limit: float) -> list[tuple[Run, Blame]]:
     return found
 
 
+def loss_error(run: Run) -> float | None:
+    """Relative error of the loss; None where it was not compared."""
+    op = None if run.loss_value is None else run.producer(run.behind_views(run.loss_value))
+    value = None if op is None else run.output_of(op)
+    return None if value is None else value.error
+
+
+def _misled(run: Run, least: float) -> bool:
+    """Whether both the loss and its gradient are off: a loss that happens to be near 0 is no worse for being wrong there."""
+    return min(loss_error(run) or 0.0, run.gradient_error or 0.0) >= least
+
+
 def blame(trace: Trace, run: Run, limit: float) -> Blame | None:
-    """The op that makes the error of a run's outputs, or of what became NaN; None when the error is what the model's own
-    conditioning explains, when it was never measured, or when a discrete choice fell differently."""
+    """The op that makes the error of a run's outputs, of its loss where the outputs are right, or of what became NaN; None when
+    the error is what the model's own conditioning explains, when it was never measured, or when a discrete choice fell
+    differently."""
     errors = Errors(trace, run)
     float32 = format_of(run.precision).name == "float32"
     limit, harm = (limit * FLOAT32_FACTOR, FLOAT32_HARM) if float32 else (limit, 0.0)
     limit = limit / 2 if (run.output_error or 0.0) > FIRST_DIGIT else limit
-    broken = harmful(run)
+    broken, end = harmful(run), "outputs"
     if errors.there is None or any(overflowed(run, birth, errors.there, format_of(run.precision)) for birth in broken):
         return None
     if broken:
         starts = [p for birth in broken for v in birth.op.inputs if birth.leaf is None and (p := errors.producer(v))]
-    elif (run.output_error or 0.0) < max(errors.unavoidable() * limit, harm) or _another_computation(trace, run):
-        return None
-    else:
+    elif (run.output_error or 0.0) >= max(errors.unavoidable() * limit, harm):
+        if _another_computation(trace, run, lambda r: r.output_error):
+            return None
         starts = [p for v in run.outputs if (p := errors.producer(v)) is not None]
+    elif _misled(run, max(harm, limit * errors.unit)) and not _another_computation(trace, run, loss_error):
+        end = "loss"
+        starts = [p for v in (run.loss_value,) if v is not None and (p := errors.producer(v)) is not None]
+    else:
+        return None
     measured = [(found[1], op) for op in starts if (found := errors.of(op)) is not None]
     if not measured:
         return None
     worst, op = max(measured, key=lambda m: m[0])
-    blamed = _walk(errors, op, limit, bool(broken)) if worst > limit else None
+    blamed = _walk(errors, op, limit, bool(broken), end) if worst > limit else None
     if blamed is not None and blamed.narrowed and not blamed.fatal and (blamed.result or 0.0) < FIRST_DIGIT:
         return None  # 16 bits that the author chose cost what 16 bits cost
     return blamed
 
 
-def _another_computation(trace: Trace, run: Run) -> bool:
+def _another_computation(trace: Trace, run: Run, error_of: Callable[[Run], float | None]) -> bool:
     """Whether a narrower format comes closer to the reference: rounding cannot do that, code that asks for the dtype does (an
     epsilon by dtype, an in-place op that a cast keeps from the original)."""
-    error, unit = run.output_error or 0.0, format_of(run.precision).unit_roundoff
-    narrower = [r.output_error for r in trace.runs if format_of(r.precision).unit_roundoff > unit and not r.step and not r.seed]
+    error, unit = error_of(run) or 0.0, format_of(run.precision).unit_roundoff
+    narrower = [error_of(r) for r in trace.runs if format_of(r.precision).unit_roundoff > unit and not r.step and not r.seed]
     return error < FIRST_DIGIT and any(e is not None and e < error for e in narrower)
 
 
-def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:
+def made_inside(trace: Trace, run: Run, limit: float) -> list[Op]:
+    """The ops that make a value lose its first digit inside a run whose outputs and loss do not show it: side branches, which a
+    residual stream dilutes. Empty where an end shows it."""
+    errors = Errors(trace, run)
+    if errors.there is None or run.error is not None or harmful(run) or blame(trace, run, limit) is not None:
+        return []
+    found = []
+    for op in run.phase("forward", "loss"):
+        known = errors.of(op)
+        if op.view or known is None or known[0] < FIRST_DIGIT or known[1] < limit or not is_live(run, op.index):
+            continue
+        before = [e[1] for v in op.inputs if (p := errors.producer(v)) is not None and (e := errors.of(p)) is not None]
+        chosen = any(_chosen_differently(run, v) for v in op.inputs)
+        if not chosen and max(before, default=0.0) < max(limit / 2, known[1] / 16):
+            found.append(op)
+    return found
+
+
+def _walk(errors: Errors, op: Op, limit: float, fatal: bool, end: str) -> Blame | None:
     run = errors.run
     while True:
         found = errors.of(op)
@@ -158,8 +205,8 @@ def _walk(errors: Errors, op: Op, limit: float, fatal: bool) -> Blame | None:
         heaviest = max(before, key=lambda b: b[0], default=None)
         if heaviest is None or heaviest[1] < max(limit / 2, found[1] / 16):
             inherited = max((b[2] for b in before), default=0.0)
-            result = None if fatal else run.output_error
-            return Blame(op, found[0], found[1], inherited, cancelled_bits(run, op), result, fatal, errors.narrows(op))
+            result = None if fatal else run.output_error if end == "outputs" else loss_error(run)
+            return Blame(op, found[0], found[1], inherited, cancelled_bits(run, op), result, fatal, errors.narrows(op), end)
         op = heaviest[3]
 
 

@@ -152,16 +152,28 @@ def headroom(run: Run, precision: str) -> tuple[float, Op] | None:
         bits = output.stats.headroom(limits)
         if not isfinite(bits) or (best is not None and bits >= best[0]):
             continue
-        if from_data(run, op.outputs[0]) and not any(_is_constant(run, v, output.stats) for v in op.inputs):
+        if not _owed_to_a_constant(run, op.outputs[0]):
             best = (bits, op)
     return best
 
 
-def _is_constant(run: Run, value_id: int, made: Stats) -> bool:
-    """A mask (-1e4, the smallest number of a format) that what was made of it owes its size to: a written constant, or what is
-    computed from nothing else."""
-    stats = run.values[run.behind_views(value_id)].stats
-    return stats is not None and 0 < made.max_abs <= 2 * stats.max_abs and not from_data(run, value_id)
+def _owed_to_a_constant(run: Run, value_id: int) -> bool:
+    """Whether a value has its size from a mask (-1e4, the smallest number of a format): from a constant that the author writes,
+    or from what is computed from nothing else. The size is followed back through the largest operand that explains it."""
+    while True:
+        value_id = run.behind_views(value_id)
+        made, op = run.values[value_id].stats, run.producer(value_id)
+        if not from_data(run, value_id):
+            return True
+        if made is None or op is None:
+            return False
+        written = op.attributes.get("value")
+        if op.name in WRITES_A_CONSTANT and isinstance(written, int | float) and made.max_abs <= 2 * abs(written):
+            return True
+        sizes = [(s.max_abs, v) for v in op.inputs if (s := run.values[run.behind_views(v)].stats) is not None]
+        largest, value_id = max(sizes, default=(0.0, -1))
+        if not 0 < made.max_abs <= 2 * largest:
+            return False
 
 
 def from_data(run: Run, value_id: int, steps: int = 60) -> bool:

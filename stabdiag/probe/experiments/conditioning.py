@@ -8,7 +8,7 @@ Two perturbations of relative size 1e-6, each one forward pass:
   give nearby outputs; a large offset of the data does not count. Where no input can be moved (tokens, masks), `rounding`
   stands for it.
 
-Where every run's error is small, a 16-bit run has told as much already, and nothing is run.
+Where every run's error is small, inside as at its ends, a 16-bit run has told as much already, and nothing is run.
 
 Where a run's error is more than these explain, inputs and parameters are moved by the unit roundoff of its format (at random,
 and by rounding to it), under the precision's name: a saturated softmax has no slope, and still flips for changes of that
@@ -27,7 +27,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from stabdiag.evidence.numbers.blame import FLOAT32_HARM, LIMIT, blamed_runs
+from stabdiag.evidence.graph.main_path import is_live
+from stabdiag.evidence.numbers.blame import FIRST_DIGIT, FLOAT32_HARM, LIMIT, blamed_runs, loss_error
 from stabdiag.evidence.numbers.poison import harmful
 from stabdiag.probe.precision import HALF, precision
 from stabdiag.probe.recorder import Recorder, Stage, named_tensors
@@ -87,9 +88,13 @@ def _small(run: Run, reference: Run) -> bool:
     if run.error is not None or run.output_error is None or harmful(run):
         return False
     format = format_of(run.precision)
-    if format.name == "float32":
-        return run.output_error < FLOAT32_HARM
-    return run.output_error * (reference.output_spread or 1.0) < LIMIT * format.unit_roundoff
+    wide = format.name == "float32"
+    most = FLOAT32_HARM if wide else LIMIT * format.unit_roundoff
+    beside = 1.0 if wide else reference.output_spread or 1.0
+    if run.output_error * beside >= most or (loss_error(run) or 0.0) >= most:
+        return False
+    inside = (v for op in run.phase("forward", "loss") if is_live(run, op.index) and (v := run.output_of(op)) is not None)
+    return all((v.error or 0.0) < FIRST_DIGIT for v in inside if v.dtype.startswith(("float", "bfloat")))
 
 
 def _perturbed(

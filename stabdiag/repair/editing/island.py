@@ -5,12 +5,22 @@ from __future__ import annotations
 import libcst as cst
 
 from stabdiag.repair.editing import flow
+from stabdiag.repair.editing.pattern import constant
 from stabdiag.repair.editing.rewrite import nearby, outwards, replacement
 from stabdiag.repair.editing.source import Source
 from stabdiag.repair.editing.spelling import head, namespaces
 from stabdiag.trace import Location
 
 _CASTS = ("float", "double")
+_OF_ONE_DTYPE = frozenset(
+    [
+        *("matmul", "dot", "mv", "outer", "addmm", "baddbmm", "linear", "bilinear", "cdist", "dist", "atan2", "lerp", "kron"),
+        *("cosine_similarity", "pairwise_distance", "maximum", "minimum", "logaddexp", "add", "sub", "mul", "div"),
+        *("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "binary_cross_entropy"),
+        *("binary_cross_entropy_with_logits", "conv1d", "conv2d", "conv3d"),
+    ]
+)
+"""Functions all of whose tensors have to be of one dtype; others take indices or sizes behind the first."""
 
 
 def island(source: Source, location: Location | None, cast: str) -> str | None:
@@ -104,17 +114,47 @@ def _expression(source: Source, marked: cst.BaseExpression, cast: str) -> str | 
         best = node
     if best is None:
         return None
+    if _target(source, best) is not None:
+        return None  # what is cast down by the author is not kept from it by a cast up before
+    casts = [n for n in _calls(source, best) if _target(source, n) is not None]
     names = [n for n in flow.names_in(source, best) if n.value not in namespaces(source) and n.value != "self"]
+    names = [n for n in names if not any(_within(source, n, c) for c in casts) and constant(source, n) is None]
     tensors = [n for n in names if _is_operand(source, n)]
-    if not tensors or any(_is_cast(source, n, cast) for n in tensors):
+    if not (tensors or casts) or any(_is_cast(source, n, cast) for n in tensors):
         return None
+    dtype = _target(source, casts[0]) if casts else f"{tensors[0].value}.dtype"
+    changes = [(*source.span(name), f"{name.value}.{cast}()") for name in tensors]
+    changes += [(*source.span(c), f"{source.code(_receiver(c))}.{cast}()") for c in casts]
     code, start = source.code(best), source.span(best)[0]
-    for name in reversed(tensors):
-        at = source.span(name)[0] - start
-        code = f"{code[:at]}{name.value}.{cast}(){code[at + len(name.value) :]}"
+    for first, end, new in sorted(changes, reverse=True):
+        code = code[: first - start] + new + code[end - start :]
     made = cst.parse_expression(code)
     text = code if isinstance(made, cst.Call | cst.Name) else f"({code})"
-    return source.spliced([replacement(source, best, f"{text}.to({tensors[0].value}.dtype)")])
+    return source.spliced([replacement(source, best, f"{text}.to({dtype})")])
+
+
+def _calls(source: Source, node: cst.BaseExpression) -> list[cst.Call]:
+    return source.all(cst.Call, lambda call: _within(source, call, node))
+
+
+def _receiver(call: cst.Call) -> cst.BaseExpression:
+    assert isinstance(call.func, cst.Attribute)
+    return call.func.value
+
+
+def _target(source: Source, node: cst.BaseExpression) -> str | None:
+    """The dtype of another tensor, or of 16 bits, that an expression casts its receiver to, as code; else None."""
+    if not isinstance(node, cst.Call) or not isinstance(node.func, cst.Attribute):
+        return None
+    name = node.func.attr.value
+    if name in ("half", "bfloat16") and not node.args:
+        return f"torch.{'float16' if name == 'half' else name}"
+    if name == "type_as" and len(node.args) == 1:
+        return f"{source.code(node.args[0].value)}.dtype"
+    if name == "to" and len(node.args) == 1:
+        given = source.code(node.args[0].value)
+        return given if given.endswith((".dtype", "float16", ".half")) else None
+    return None
 
 
 def _within(source: Source, node: cst.CSTNode, outer: cst.CSTNode) -> bool:
@@ -130,7 +170,9 @@ def _is_operand(source: Source, name: cst.Name) -> bool:
         return True
     call = source.parents[above] if isinstance(above, cst.Arg) else None
     made = head(source, call) if isinstance(call, cst.Call) else None
-    return made is not None and bool(made.operands) and made.operands[0] is name
+    if made is None or name not in made.operands:
+        return False
+    return made.operands[0] is name or made.op in _OF_ONE_DTYPE
 
 
 def _is_cast(source: Source, name: cst.Name, cast: str) -> bool:

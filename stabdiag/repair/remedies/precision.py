@@ -8,11 +8,11 @@ import libcst as cst
 
 from stabdiag.repair.editing import flow
 from stabdiag.repair.editing.island import island
-from stabdiag.repair.editing.pattern import matches
+from stabdiag.repair.editing.pattern import Match, matches
 from stabdiag.repair.editing.rewrite import Rule, nearby, outwards, rewrite
 from stabdiag.repair.editing.source import Change, Source
 from stabdiag.repair.editing.spelling import head
-from stabdiag.repair.remedy import Case, Edit, Remedy
+from stabdiag.repair.remedy import Case, Edit, Remedy, Rewrite
 from stabdiag.rule import rule_of
 
 _CASTS = ("to(m, t)", "to(m, dtype=t)", "float(m)", "half(m)", "bfloat16(m)", "type(m, t)", "type_as(m, t)")
@@ -78,6 +78,10 @@ def _float32_phases(source: Source, case: Case) -> str | None:
     return None
 
 
+def _sixteen(source: Source, match: Match) -> str | None:
+    return "m.float()" if source.code(match.bound["t"]).endswith(("float16", ".half")) else None
+
+
 def _finished(source: Source, use: cst.Attribute, x: str) -> Iterator[Change]:
     """Sines and cosines of phases cast to the dtype of `x`, and positions that were cast to it in float32 instead."""
     places: list[cst.CSTNode] = [use]
@@ -127,7 +131,22 @@ def _registers(call: cst.Call, name: str) -> bool:
     return isinstance(first, cst.SimpleString) and first.evaluated_value == name
 
 
+_NARROWED: list[Rule] = [
+    ("half(m)", "m.float()"),
+    ("bfloat16(m)", "m.float()"),
+    ("to(m, t)", _sixteen),
+    ("to(m, dtype=t)", _sixteen),
+]
+
 REMEDIES = (
+    Remedy(
+        "no-narrow-cast",
+        "Leave out the cast to 16 bits",
+        Rewrite(_NARROWED),
+        "bfloat16 tells 128 values apart within a power of two and float16 1,024: what has a large offset beside its signal "
+        "keeps nothing of the signal.",
+        keeps_function=True,
+    ),
     Remedy(
         "float32-island",
         "Compute the named lines in float32 and cast the result back",

@@ -10,12 +10,13 @@ log10 √n once; and half of the slope must show in the median step too, because
 that lose nothing (a codec's resampling layers, a token that one head reads of many) does not grow with depth. Two thirds of
 both limits must also be kept with other seeds and after two optimizer steps: what training mends at once is no defect.
 
-Over time the same is measured at the state that each step of a recurrence hands to the next. There loss per step is the
-normal case: default `nn.RNN`, `nn.LSTM` and `nn.GRU` that are read at their last step lose 0.18 to 0.42 decades per step,
-and train. So an error needs more than any default initialisation shows, 0.6 decades per step, that is a memory of five
-steps; a plain recurrence (every way from step to step goes through the weight) that loses 3.5 decades at a default rate
-is a warning; a gated one, which learns to keep its state, is silent below 0.6. Where the first state is made by a trained
-layer and nothing else hands that layer a gradient, it loses all of it: an error when 7 decades are lost over the steps.
+Over time, and so where the way is a few lines that run again and again, the same is measured at the state that each step of a
+recurrence hands to the next. There loss per step is the normal case: default `nn.RNN`, `nn.LSTM` and `nn.GRU` that are read at
+their last step lose 0.18 to 0.42 decades per step, and train. So an error needs more than any default initialisation shows, 0.6
+decades per step, that is a memory of five steps; a plain recurrence (every way from step to step goes through the weight) that
+loses 3.5 decades at a default rate is a warning; a gated one, which learns to keep its state, is silent below 0.6. Where the
+first state is made by a trained layer and nothing else hands that layer a gradient, it loses all of it: an error when 7 decades
+are lost over the steps.
 
 ## Why it matters
 With S falling by 0.5 decades per layer, the tenth layer from the loss gets 1/100 000 of the signal that the last one gets.
@@ -165,9 +166,10 @@ def check(
     def judge(course: Course | None, share: float = 1.0) -> Severity | Literal[False] | None:
         if course is None or len(course.norms) < LEAST_LAYERS:
             return None
-        if not _lost(course, share * warning_decades, share * slope):
+        least = share * (time_slope if course.in_steps else slope)
+        if not _lost(course, share * warning_decades, least):
             return False
-        return Severity.ERROR if _lost(course, share * error_decades, share * slope) else Severity.WARNING
+        return Severity.ERROR if _lost(course, share * error_decades, least) else Severity.WARNING
 
     if course is not None and course.typical_step >= slope / 2 and (severity := judge(course)):
         finding = _over_depth(trace, course, severity)

@@ -64,7 +64,9 @@ def loss(logits):
 A loss below ln C (a trained model, an imbalanced data set). Losses that are inferred, summed over samples, or no cross-entropy.
 Focal losses and priors in the bias start elsewhere on purpose and are not cross-entropies to this rule. Nor is a margin
 judged that the model takes from the logit of the label (ArcFace, CosFace): told by the labels' logits, which lie below those of
-the other classes by more than four standard errors over the classes; wild logits are as often above.
+the other classes by more than four standard errors over the classes; wild logits are as often above. Nor are products of
+normalised vectors times a temperature: how sharp they are is chosen, and a cosine head with too small a factor cannot learn
+(Wang et al. 2017, NormFace, arXiv:1704.06369).
 
 ## Thresholds
 - `above` = 1.0 nat over ln C. For logits of standard deviation s the expected excess is s²/2: 1 nat is s = 1.4. Default
@@ -78,7 +80,7 @@ Karpathy 2019, A Recipe for Training Neural Networks ("verify loss @ init").
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import log, prod
+from math import log, prod, sqrt
 from typing import Any
 
 from stabdiag.evidence.graph.author_line import line_of_op
@@ -93,6 +95,7 @@ REMEDIES = ("final-norm", "small-output-init", "standardise-input")
 
 MEAN = 1  # torch's code of the reduction
 LEAST_CLASSES, ROWS = 4, 512
+UNIT = 1.01  # root mean square length of vectors that a normalisation makes, with what sampling leaves of doubt
 
 
 def _label_gap(inputs: list[Any], output: Any, unit_dim: int | None, attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -128,7 +131,12 @@ def check(trace: Trace, *, above: float = 1.0, least_samples: int = 8) -> Iterat
         classes, samples, logits = found
         start = abs(value.stats.mean)
         factor = enlarged_by(run, logits)
-        if samples >= least_samples and start > log(classes) + above and not _has_margin(op):
+        if (
+            samples >= least_samples
+            and start > log(classes) + above
+            and not _has_margin(op)
+            and not _of_unit_length(run, logits)
+        ):
             yield Finding(
                 Severity.WARNING,
                 f"the first loss is {start:.3g}; guessing among {classes} classes costs ln {classes} = {log(classes):.3g}",
@@ -153,6 +161,26 @@ def _has_margin(op: Op) -> bool:
     n, mean = fact["classes"], fact["gap"] / fact["classes"]
     variance = max(0.0, fact["gap_sq"] / n - mean * mean) / (n - 1)
     return bool(mean < 0 and mean * mean > 16 * variance)
+
+
+def _of_unit_length(run: Run, logits: int) -> bool:
+    """Whether logits are products of vectors no longer than 1, times a factor: how sharp they may get is then chosen."""
+    product = run.producer(_before_factors(run, logits))
+    if product is None or product.name not in ("mm", "bmm"):
+        return False
+    width = run.values[product.inputs[0]].shape[-1]
+    factors = (run.values[_before_factors(run, i)].stats for i in product.inputs)
+    return all(s is not None and s.sampled and s.rms * sqrt(width) <= UNIT for s in factors)
+
+
+def _before_factors(run: Run, value_id: int) -> int:
+    """Go back through views and multiplications by one number."""
+    source = run.behind_views(value_id)
+    op = run.producer(source)
+    if op is None or op.name not in ("mul", "div"):
+        return source
+    signals = [i for i in op.inputs if prod(run.values[i].shape) > 1]
+    return _before_factors(run, signals[0]) if len(signals) == 1 else source
 
 
 def _cross_entropy(run: Run, op: Op) -> tuple[int, int, int] | None:

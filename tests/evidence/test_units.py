@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stabdiag.evidence.measure.units import ROWS, relu_facts, rows_of
-from stabdiag.evidence.signal.units import effective_samples, never_seen_upper, tail_upper, wilson_lower
+from stabdiag.evidence.signal.units import effective_samples, rarely, wilson_lower
 
 
 @pytest.mark.parametrize(("successes", "trials", "lower"), [(64, 64, 0.9594), (0, 64, 0.0), (32, 64, 0.3998), (5, 10, 0.2693)])
@@ -24,14 +24,18 @@ def test_wilson_lower_bound_is_below_the_estimate_and_tightens(trials: int, shar
 
 def test_nothing_is_claimed_without_trials() -> None:
     assert wilson_lower(0, 0) == 0.0
-    assert never_seen_upper(0) == 1.0
-    assert never_seen_upper(300) == pytest.approx(0.01)
+    assert rarely(0, 0.05) == pytest.approx(0.05)
 
 
-@given(st.floats(-20, -0.01), st.floats(0.01, 10))
-def test_tail_bound_covers_the_normal_distribution(mean: float, spread: float) -> None:
-    above = 0.5 * torch.special.erfc(torch.tensor(-mean / spread / 2**0.5, dtype=torch.float64))
-    assert tail_upper(mean, spread) >= float(above) - 1e-12
+@given(st.integers(0, 400), st.floats(0.01, 0.5))
+def test_silence_is_surer_the_longer_it_lasts(trials: int, probability: float) -> None:
+    assert 0.0 < rarely(trials, probability) <= rarely(trials + 1, probability) <= 1.0
+
+
+def test_the_posterior_agrees_with_drawing_rates_and_samples() -> None:
+    rates = torch.rand(400_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = (1 - rates) ** 32  # of a rate, given that nothing fired
+    assert float(weights[rates < 0.05].sum() / weights.sum()) == pytest.approx(rarely(32, 0.05), abs=0.01)
 
 
 def test_positions_count_less_than_samples() -> None:

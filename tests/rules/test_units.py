@@ -246,6 +246,25 @@ def loss(y):
     return -y.log_softmax(1)[torch.arange(40), labels(40, 10)].mean()
 """
 
+COSINES = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.classes = nn.Linear(16, 64), nn.Parameter(torch.randn(10, 64))
+
+    def forward(self, x):
+        h = F.normalize(torch.tanh(self.body(x)), dim=1)
+        return 20.0 * h @ F.normalize(self.classes, dim=1).T
+
+
+def example_inputs():
+    return torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+
+
+def loss(y):
+    return F.cross_entropy(y, labels(40, 10))
+"""
+
 SCORES = """
 class Net(nn.Module):
     def __init__(self):
@@ -367,6 +386,7 @@ CASES = {
     "prototype": (PROTOTYPE, "SD701", "warning", "one.repeat(n_out, 1)", "torch.randn(n_out, n_in) / n_in**0.5"),
     "critics": (CRITICS, "SD701", "error", "copy.deepcopy(self.first)", "critic()"),
     "logits": (LOGITS, "SD705", "warning", "60.0", "1.0"),
+    "cosines": (COSINES, "", "", "20.0", "10.0"),
     "scores": (SCORES, "SD405", "warning", "transpose(1, 2)", "transpose(1, 2) / 128**0.5"),
     "data": (DATA, "SD703", "error", "1e5 * torch.rand", "torch.rand"),
 }

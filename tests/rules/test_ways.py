@@ -226,3 +226,25 @@ def test_deep_linear_maps_that_expand(gain: float, severity: str) -> None:
     for layer in model.layers:
         nn.init.orthogonal_(layer.weight)
     assert not found(model, noise(32, 16))
+
+
+class ByHand(nn.Module):
+    """A gated recurrence written out, read at its last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.z, self.r, self.n = (nn.Linear(6 + 32, 32) for _ in range(3))
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 32)
+        for now in x.unbind(1):
+            both = torch.cat([now, h], 1)
+            z, r = torch.sigmoid(self.z(both)), torch.sigmoid(self.r(both))
+            h = z * h + (1 - z) * torch.tanh(self.n(torch.cat([now, r * h], 1)))
+        return self.head(h)
+
+
+def test_steps_of_a_gated_recurrence_by_hand_are_not_layers() -> None:
+    assert not found(ByHand(), noise(16, 24, 6), loss=lambda y: F.cross_entropy(y, torch.arange(16) % 3))

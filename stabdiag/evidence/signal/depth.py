@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import isfinite, log10
 from statistics import fmean, median
 
-from stabdiag.evidence.graph.main_path import chain, is_layer, main_path
+from stabdiag.evidence.graph.main_path import LAYER_OPS, chain, is_layer, main_path
 from stabdiag.rule import Fact, Ratchet
 from stabdiag.trace import Op, Run, Stats, Trace, Value
 
@@ -22,7 +22,7 @@ LEAST_LAYERS = 4  # of a course over depth that is judged: with fewer, one odd l
 END = 0.1  # share of a sequence whose mean is its first or last value
 FIRST_TO_LAST = Fact("gradient_ratio", "gradient at the first layers {:.1e} of the last")
 DECADES_LOST = 1.0  # of that ratio since the baseline, in powers of ten, from which on it is a loss
-REPEATED = 0.8  # share of a sequence that one place of the code makes when it is run step after step
+REPEATED = 0.8  # share of a sequence that places of the code make when they are run step after step
 
 
 def ratio_ratchet(vanishing: bool) -> Ratchet:
@@ -85,9 +85,10 @@ class Course:
 
     @property
     def in_steps(self) -> bool:
-        """Whether nearly all positions are one place of the code run again and again, whatever hands the state on: time."""
-        repeated = max(Counter(op.site for op in self.ops).values())
-        return repeated >= LEAST_TIME_STEPS and repeated > REPEATED * len(self.ops)
+        """Whether nearly all positions are places of the code run again and again, whatever hands the state on: time. Layers
+        are not among them: of those that run again with the same weights one is left."""
+        times = Counter(op.site for op in self.ops if op.name not in LAYER_OPS)
+        return sum(n for n in times.values() if n >= LEAST_TIME_STEPS) > REPEATED * len(self.ops)
 
     @property
     def typical_step(self) -> float:

@@ -29,17 +29,11 @@ def wilson_lower(successes: float, trials: float, z: float = ONE_SIDED_95) -> fl
     return max(0.0, (centre - spread) / (1 + z * z / trials))
 
 
-def never_seen_upper(trials: float) -> float:
-    """Upper 95 % bound of the probability of what was seen in none of the trials: 3/n (Hanley & Lippman-Hand 1983)."""
-    return min(1.0, 3.0 / trials) if trials > 0 else 1.0
-
-
-def tail_upper(mean: float, spread: float) -> float:
-    """Upper bound of P(x > 0) for a unimodal x of negative mean: 4/9 · s²/(s²+m²) (one-sided Vysochanskij-Petunin)."""
-    if mean >= 0:
-        return 1.0
-    share = spread * spread / (spread * spread + mean * mean)
-    return min(1.0, 4 / 9 * share if mean * mean >= 5 / 3 * spread * spread else 4 / 3 * share - 1 / 3)
+def rarely(trials: float, probability: float) -> float:
+    """How sure it is that what was seen in none of the trials happens less often than with a probability: the posterior under a
+    uniform prior, 1 - (1-p)^(n+1)."""
+    silent: float = (1.0 - probability) ** (trials + 1)
+    return 1.0 - silent
 
 
 def probed(trace: Trace) -> list[str]:

@@ -30,7 +30,7 @@ class Agreement:
 
 
 def agreement(before: Samples, after: Samples, *, moved: bool = False) -> Agreement | Refused | None:
-    """How well two models agree; None where nothing of the original is finite.
+    """How well two models agree; None where nothing of the original is finite that the edit does not move.
 
     Args:
         before, after: of the original and the edited model.
@@ -44,6 +44,8 @@ def agreement(before: Samples, after: Samples, *, moved: bool = False) -> Agreem
             if loss <= AGREEMENT:
                 return Agreement(max(loss, gradients), logits=True)
             return Refused(Reason.LOSS_DIFFERS, difference=loss)
+        if moved and loss is None:
+            return None
         return outputs if isinstance(outputs, Refused) else Refused(Reason.OUTPUTS_DIFFER, difference=outputs)
     if loss is not None and loss > AGREEMENT:
         return Refused(Reason.LOSS_DIFFERS, difference=loss)

@@ -167,6 +167,9 @@ def test_outputs_may_move_into_the_loss() -> None:
     proof = judge(attempt(text=text), report(finding()), report(samples=logits))
     assert isinstance(proof, Proven) and proof.logits
     assert refused(report(samples=replace(logits, loss=3.1)), tried=attempt(text=text)).reason is Reason.LOSS_DIFFERS
+    infinite = report(finding(), samples=replace(SAME, loss=inf), descent=[inf])
+    assert isinstance(judge(attempt(text=text), infinite, report(samples=logits, descent=[3.0, 2.0])), Proven)
+    assert refused(report(samples=logits, descent=[3.0, 3.0]), infinite, attempt(text=text)).reason is Reason.DESCENDS_LESS
     one_place = (text[0], text[0].replace("log(p)", "log_softmax(p)"))
     assert refused(report(samples=logits), tried=attempt(text=one_place)).reason is Reason.OUTPUTS_DIFFER
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stabdiag.trace import Location, Op, Parameter, Run, Stats, SubjectFacts, Trace, Value
+from stabdiag.trace.experiments import Experiments
 
 
 def stats(largest: float = 1.0, count: int = 64, nan: int = 0, posinf: int = 0, neginf: int = 0, **more: Any) -> Stats:
@@ -75,5 +76,5 @@ class Graph:
 
 
 def trace(*runs: Run, **experiments: Any) -> Trace:
-    """A trace of these runs."""
-    return Trace(SubjectFacts("net.py", "Net", 100, "", ""), runs=[*runs], experiments=experiments)
+    """A trace of these runs, with what experiments found by name."""
+    return Trace(SubjectFacts("net.py", "Net", 100, "", ""), runs=[*runs], experiments=Experiments(**experiments))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from stabdiag.evidence.numbers.blame import LIMIT, blame
 from stabdiag.trace import Run, Trace
+from stabdiag.trace.experiments import Conditioning, Experiments
 from tests.guards.graph import Graph, trace
 
 U = 2.0**-8  # unit roundoff of bfloat16
@@ -25,7 +24,7 @@ def chain(precision: str, *errors: float | None, names: tuple[str, ...] = (), **
 
 def judged(errors: list[float | None], conditions: list[float], **fields: Any) -> tuple[Trace, Run]:
     low = chain("bfloat16", *errors, **fields)
-    known = {"ops": {str(i): k for i, k in enumerate(conditions)}, "output": conditions[-1]}
+    known = Conditioning(output=conditions[-1], ops=dict(enumerate(conditions)))
     return trace(chain("float64", *[None] * len(errors)), low, conditioning={"bfloat16": known}), low
 
 
@@ -66,15 +65,14 @@ def test_a_choice_that_fell_differently_is_no_rounding() -> None:
         run = graph.ends(graph.op("index_select", x, chosen, error=error))
         run.output_error = error
         graphs.append(run)
-    of = trace(*graphs, conditioning={"bfloat16": {"ops": {"0": 1.0, "1": 1.0, "2": 1.0}, "output": 1.0}})
+    of = trace(*graphs, conditioning={"bfloat16": Conditioning(1.0, {0: 1.0, 1: 1.0, 2: 1.0})})
     assert blame(of, graphs[1], LIMIT) is None
     graphs[1].values[2].error = 0.0
     found = blame(of, graphs[1], LIMIT)
     assert found is not None and found.op.name == "index_select"
 
 
-@pytest.mark.parametrize("condition", [None, {}])
-def test_what_was_not_measured_is_not_blamed(condition: dict[str, Any] | None) -> None:
+def test_what_was_not_measured_is_not_blamed() -> None:
     of, run = judged([U, 100 * U], [1, 1])
-    of.experiments = {} if condition is None else {"conditioning": condition}
+    of.experiments = Experiments()
     assert blame(of, run, LIMIT) is None

@@ -48,7 +48,7 @@ RAISES = {
         "h = self.a(x)\nreturn torch.linalg.cholesky(h.T @ h - 5 * torch.eye(4, dtype=x.dtype))  # expect: SD306"
     ),
     "scores-as-weights": model("k = torch.multinomial(self.a(x), 1)  # expect: SD306\nreturn self.a(x).gather(1, k)"),
-    "negative-scale": model("m = self.a(x)\nreturn Normal(m, m).rsample()  # expect: SD306"),
+    "negative-scale": model("m = self.a(x)\nreturn Normal(m, m, validate_args=True).rsample()  # expect: SD306"),
     "scores-as-probabilities": model(
         "return self.a(x)", "def loss(y):\n    return F.binary_cross_entropy(y, torch.ones_like(y))  # expect: SD306"
     ),

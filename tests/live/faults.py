@@ -184,7 +184,7 @@ FAULTS: dict[str, Fault] = {
             body=AMP,
         ),
         "format",
-        ("SD302", "SD301", "SD610"),
+        ("SD404", "SD302", "SD301", "SD610"),
     ),
     "rate x 100 at step 50": Fault(
         training(

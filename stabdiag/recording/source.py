@@ -64,21 +64,26 @@ _standing: FrameType | None = None
 _Site = tuple[CodeType, int, CodeType | None, int]
 
 
-@cache
 def _location(at: _Site) -> Location:
+    return _located(at, at[0].co_filename, at[2].co_filename if at[2] is not None else "")
+
+
+@cache
+def _located(at: _Site, filename: str, library_filename: str) -> Location:
+    """The names of the files are part of the key: code objects are equal when their instructions are, wherever they stand."""
     code, instruction, library, library_instruction = at
     line, _, column, end = _positions(code)[instruction // 2]
     line = line or code.co_firstlineno
     below = ""
     if library is not None:
-        below = f"{shown(library.co_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
+        below = f"{shown(library_filename)}:{_positions(library)[library_instruction // 2][0] or library.co_firstlineno}"
     return Location(
-        path=shown(code.co_filename),
+        path=shown(filename),
         line=line,
         column=column,
         end_column=end if end is not None and column is not None and end > column else None,
         function=code.co_qualname,
-        source=linecache.getline(code.co_filename, line).rstrip("\n"),
+        source=linecache.getline(filename, line).rstrip("\n"),
         library=below,
     )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from stabdiag.probe.guest import as_found
+from stabdiag.scanning.pipeline import scan_here
+from stabdiag.settings.request import ScanRequest
 from tests.probe.recording import record
 
 
@@ -61,3 +65,12 @@ def test_flags_and_random_state_are_put_back() -> None:
         torch.rand(5)
     assert model.weight.requires_grad and not model.bias.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_same_text_in_two_files_has_two_places(tmp_path: Path) -> None:
+    places = []
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text("from torch import nn\n\n\ndef build_model():\n    return nn.Linear(3, 3)\n")
+        report = scan_here(ScanRequest(str(tmp_path / name), precisions=["float32"]))
+        places += {Path(row.path).name for row in report.op_rows if row.phase == "forward" and row.path}
+    assert places == ["one.py", "two.py"]

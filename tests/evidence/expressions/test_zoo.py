@@ -35,8 +35,8 @@ def test_guarded_expressions_are_silent(style: str, tmp_path: Path) -> None:
 
 
 FAR = {("singular gradient: saturation", 2): 90, ("log of a raw value: mixture density", 3): 73}
-"""Style and seed -> standard deviations over the samples to the singular point: with that seed the operand starts so far from it
-that only information is given (`stabdiag.evidence.expressions.plausible`: a warning reaches to 30)."""
+"""Style and seed -> standard deviations over the samples to the singular point: with that seed the operand starts so far from
+it that only information is given (`stabdiag.evidence.expressions.plausible`: a warning reaches to 30)."""
 
 
 def seeded() -> list[object]:

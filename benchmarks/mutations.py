@@ -188,7 +188,7 @@ FAULTS = [
     fault(
         "noise is never too much",
         "evidence/numbers/descent.py",
-        "noisy = error > (1.0 if sampling is None else sampling)",
+        "noisy = outputs is not None or error > (1.0 if sampling is None else sampling)",
         "noisy = False",
         "evidence/test_descent.py guards",
     ),
@@ -202,7 +202,7 @@ FAULTS = [
     fault(
         "a rough loss is relied on",
         "evidence/numbers/descent.py",
-        'found["actual"] >= DESCENDS * found["predicted"] > 0',
+        "found.actual >= DESCENDS * found.predicted > 0",
         "True",
         "evidence/test_descent.py guards",
     ),
@@ -346,8 +346,8 @@ FAULTS = [
     fault(
         "code that asks for the dtype is rounding",
         "evidence/numbers/blame.py",
-        " or _another_computation(trace, run):",
-        ":",
+        "        if _another_computation(trace, run, lambda r: r.output_error):",
+        "        if False:",
         "guards",
     ),
     fault("κ of one perturbation", "evidence/numbers/blame.py", "max([1.0, own, *before])", "own", "guards"),

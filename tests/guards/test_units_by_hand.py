@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stabdiag.evidence.signal.depth import Course
 from stabdiag.evidence.signal.twins import _twins
 from stabdiag.evidence.signal.units import effective_samples
-from stabdiag.finding import Severity
+from stabdiag.finding import Finding, Severity
 from stabdiag.rules import sd101_vanishing_gradient as vanishing
 from stabdiag.rules.sd201_dead_relu import check
 from stabdiag.trace import Run
@@ -65,14 +66,47 @@ def test_rows_that_differ_by_a_tenth_are_no_twins() -> None:
     assert _twins(apart.double(), g.double()) == 0
 
 
-class FakeCourse:
-    norms, ops = [1.0] * 12, []
-    decades, slope, typical_step, spread_decades = -6.0, 0.5, 0.5, -6.0
+def course(*logs: float) -> Course:
+    graph, value = Graph("float32"), 0
+    for _ in logs:
+        value = graph.op("mm", graph.leaf())
+    return Course(tuple(graph.ends(value).ops), tuple(10.0**log for log in logs))
+
+
+EVENLY = course(*(-6 + 0.5 * i for i in range(13)))
+AT_THREE_PLACES = course(*[-6.0] * 4, *[-4.0] * 3, *[-2.0] * 3, *[0.0] * 3)
 
 
 @pytest.mark.parametrize(
-    ("changed", "lost"), [({}, True), ({"slope": 0.02}, False), ({"decades": -1.0}, False), ({"spread_decades": -1.0}, False)]
+    ("found", "lost"),
+    [
+        (EVENLY, True),
+        (course(*(-6 + 0.02 * i for i in range(300))), False),  # 0.02 decades a layer
+        (course(*(-1 + 0.5 * i for i in range(3))), False),  # one decade
+        (course(*[-6.0] * 6, *[0.0] * 6), False),  # at one place
+    ],
 )
-def test_a_gradient_is_lost_in_decades_and_per_layer_and_spread_over_the_depth(changed: dict[str, float], lost: bool) -> None:
-    course = type("Course", (FakeCourse,), changed)()
-    assert vanishing._lost(course, 3.5, 0.12) is lost
+def test_a_gradient_is_lost_in_decades_and_per_layer_and_spread_over_the_depth(found: Course, lost: bool) -> None:
+    assert vanishing._lost(found, 3.5, 0.12) is lost
+
+
+def findings(monkeypatch: pytest.MonkeyPatch, built: Course, other: Course) -> list[object]:
+    """What SD101 says of a course as built, and whether it is still there in another run."""
+    runs = {0: built, 1: other}
+    monkeypatch.setattr(vanishing, "over_depth", lambda run: runs[run.seed])
+    monkeypatch.setattr(vanishing, "over_time", lambda run: [])
+    monkeypatch.setattr(vanishing, "_over_depth", lambda trace, course, severity: Finding(severity, ""))
+    graph = Graph("float32")
+    run = graph.ends(graph.op("mm", graph.leaf()))
+    return [found.still(Run("float32", seed=1)) for found in vanishing.check(trace(run)) if found.still is not None]
+
+
+def test_what_a_few_of_many_layers_lose_does_not_compound(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings(monkeypatch, EVENLY, EVENLY) == [Severity.ERROR]
+    assert findings(monkeypatch, AT_THREE_PLACES, EVENLY) == []
+
+
+def test_two_thirds_of_the_limits_must_still_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    less, little = course(*(-2.4 + 0.2 * i for i in range(13))), course(*(-0.6 + 0.05 * i for i in range(13)))
+    assert findings(monkeypatch, EVENLY, less) == [Severity.ERROR]
+    assert findings(monkeypatch, EVENLY, little) == [False]
